@@ -1,0 +1,1 @@
+//! Benches of llq, under `benches/`; each checks its answer.

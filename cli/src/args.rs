@@ -1,0 +1,257 @@
+//! The command line: what every command shares. A command's own arguments stand in its file.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
+use llq_gguf::Overwrite;
+use llq_quant::mix::{ALIASES, Mix, Purity};
+
+use crate::{commands::Command, output::Form};
+
+/// Examples come before the options: most readers need only them.
+pub(crate) const HELP: &str =
+    "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}{all-args}{after-help}";
+
+/// More threads than any machine has: a typing error.
+const MAX_THREADS: i64 = 4096;
+
+const EXAMPLES: &str = "\
+Examples:
+  llq convert Llama-2-7b-hf -o llama-2-7b.gguf
+  llq quantize llama-2-7b.gguf -o llama-2-7b-q4_k_m.gguf --type q4_k
+  llq perplexity llama-2-7b-q4_k_m.gguf --corpus wiki.test.txt --against llama-2-7b.gguf
+  llq sweep Llama-2-7b-hf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m";
+
+/// Convert LLaMA checkpoints to GGUF, quantize them, and measure what that cost.
+#[derive(Parser)]
+#[command(name = "llq", version, help_template = HELP, before_help = EXAMPLES)]
+#[command(arg_required_else_help = true, infer_subcommands = false, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+impl Cli {
+    /// Reads the command line. Help, the version and wrong usage end the process here.
+    pub(crate) fn parse_command_line() -> Cli {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let color = color_of(&words);
+        color.write_global();
+        let matches = Cli::command().color(color.for_clap()).get_matches_from(words);
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// What every command takes.
+#[derive(Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct GlobalArgs {
+    /// Threads to compute on [default: one per core]. Results do not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
+    threads: Option<u32>,
+
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Show no progress, only results, notes and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+
+    /// Colour: auto looks for a terminal and for NO_COLOR
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+}
+
+impl GlobalArgs {
+    pub(crate) fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
+    /// Sets up the threads that everything is computed on.
+    pub(crate) fn build_thread_pool(&self) -> anyhow::Result<()> {
+        let Some(threads) = self.threads else { return Ok(()) };
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads as usize)
+            .build_global()
+            .with_context(|| format!("cannot start {threads} threads"))
+    }
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Makes it hold for all that is printed from now on.
+    fn write_global(self) {
+        match self {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+    }
+
+    fn for_clap(self) -> ColorChoice {
+        match self {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        }
+    }
+}
+
+/// What `--color` says, read ahead of the real parse because the parser's own messages obey it.
+/// What is wrong here, the real parse will tell.
+fn color_of(words: &[OsString]) -> Color {
+    let mut color = Color::Auto;
+    for (index, word) in words.iter().enumerate() {
+        let value = match word.to_str() {
+            Some("--color") => words.get(index + 1).and_then(|value| value.to_str()),
+            Some(word) => word.strip_prefix("--color="),
+            None => None,
+        };
+        if let Some(value) = value.and_then(|value| Color::from_str(value, false).ok()) {
+            color = value;
+        }
+    }
+    color
+}
+
+/// Where a new file goes.
+#[derive(Args)]
+pub(crate) struct TargetArgs {
+    /// The file to write
+    #[arg(long, short, value_name = "GGUF")]
+    pub(crate) output: PathBuf,
+
+    /// Replace the output where it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Only say what would be written
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Whether a file is written in the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    Real,
+    Dry,
+}
+
+impl TargetArgs {
+    pub(crate) fn overwrite(&self) -> Overwrite {
+        if self.force { Overwrite::Replace } else { Overwrite::Forbid }
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        if self.dry_run { Run::Dry } else { Run::Real }
+    }
+}
+
+/// Whether the rules of a mix apply.
+#[derive(Args)]
+pub(crate) struct PurityArgs {
+    /// Give every matrix the base type, without the mix's exceptions
+    #[arg(long)]
+    pure: bool,
+}
+
+impl PurityArgs {
+    pub(crate) fn purity(&self) -> Purity {
+        if self.pure { Purity::Pure } else { Purity::Mixed }
+    }
+}
+
+/// What a model is measured on, and how.
+#[derive(Args)]
+pub(crate) struct EvalArgs {
+    /// The text to predict, UTF-8
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) corpus: PathBuf,
+
+    /// How products are computed
+    #[arg(long, value_enum, default_value = "exact")]
+    mode: ModeArg,
+
+    /// Tokens per window
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_CONTEXT as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(LEAST_CONTEXT as i64..=1 << 20))]
+    ctx: u32,
+
+    /// Windows at most [default: all that the text fills]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    chunks: Option<u32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeArg {
+    /// Weights decoded to f32: what a format is judged by
+    Exact,
+    /// Weights as they are against 8-bit activations
+    Fast,
+}
+
+impl EvalArgs {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            mode: match self.mode {
+                ModeArg::Exact => Mode::Exact,
+                ModeArg::Fast => Mode::Fast,
+            },
+            context: self.ctx as usize,
+            chunks: self.chunks.map(|chunks| chunks as usize),
+        }
+    }
+}
+
+/// What `--mode` calls it.
+pub(crate) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Exact => "exact",
+        Mode::Fast => "fast",
+    }
+}
+
+/// A value of `--type`.
+pub(crate) fn parse_mix(name: &str) -> Result<Mix, String> {
+    Mix::from_name(name).ok_or_else(|| format!("llq has no such type; it has {}", mix_names()))
+}
+
+fn mix_names() -> String {
+    Mix::ALL.iter().map(|mix| mix.name().to_lowercase()).collect::<Vec<_>>().join(", ")
+}
+
+/// What `--type` takes, for the foot of a help page.
+pub(crate) fn types_help() -> String {
+    let aliases = ALIASES.iter().map(|(alias, mix)| {
+        format!("{} means {}", alias.to_lowercase(), mix.name().to_lowercase())
+    });
+    let aliases = aliases.collect::<Vec<_>>().join(", ");
+    format!(
+        "Types: {}.\n{aliases}. Case does not matter, nor - for _. See llq formats.",
+        mix_names()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

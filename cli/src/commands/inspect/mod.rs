@@ -1,0 +1,128 @@
+//! `llq inspect`: what a GGUF file is.
+
+mod metadata;
+mod summary;
+
+use std::{fmt, path::PathBuf};
+
+use llq_gguf::TensorInfo;
+use serde::Serialize;
+
+use self::{metadata::MetadataList, summary::Summary};
+use super::{
+    perplexity,
+    type_shares::{TypeShare, type_shares, type_table},
+};
+use crate::{
+    args::HELP,
+    escape::Escaped,
+    figures::{Bytes, Count},
+    output::Output,
+    table::{Column, Columns},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  llq inspect model.gguf
+  llq inspect model.gguf --tensors --metadata
+  llq inspect model.gguf --metadata --json";
+
+/// Show what a GGUF file holds.
+#[derive(clap::Args)]
+#[command(help_template = HELP, before_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The GGUF file; of a split model, any of its files
+    model: PathBuf,
+
+    /// List the tensors
+    #[arg(long)]
+    tensors: bool,
+
+    /// List the metadata; long values are shortened, but not in JSON
+    #[arg(long)]
+    metadata: bool,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let model = perplexity::open(&args.model)?;
+    let tensors = model.tensors();
+    output.result(&Inspected {
+        summary: Summary::of(&model),
+        types: type_shares(tensors.iter().map(|t| (t.tensor_type, t.weights(), t.bytes))),
+        tensors: args.tensors.then(|| tensors.iter().map(Tensor::of).collect()),
+        metadata: args.metadata.then(|| MetadataList(model.metadata())),
+    })
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Inspected<'a> {
+    #[serde(flatten)]
+    summary: Summary<'a>,
+    types: Vec<TypeShare>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tensors: Option<Vec<Tensor<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<MetadataList<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tensor<'a> {
+    name: &'a str,
+    #[serde(rename = "type")]
+    type_name: &'static str,
+    shape: &'a [u64],
+    bytes: u64,
+    offset: u64,
+    shard: usize,
+}
+
+impl<'a> Tensor<'a> {
+    fn of(tensor: &'a TensorInfo) -> Tensor<'a> {
+        Tensor {
+            name: &tensor.name,
+            type_name: tensor.tensor_type.name(),
+            shape: &tensor.shape,
+            bytes: tensor.bytes,
+            offset: tensor.offset,
+            shard: tensor.shard,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let shape = self.shape.iter().map(|&extent| Count(extent).to_string());
+        vec![
+            Escaped(self.name).to_string(),
+            self.type_name.to_owned(),
+            shape.collect::<Vec<_>>().join(" × "),
+            Bytes(self.bytes).to_string(),
+        ]
+    }
+}
+
+impl fmt::Display for Inspected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.summary)?;
+        if !self.types.is_empty() {
+            write!(f, "\n{}", type_table(&self.types))?;
+        }
+        if let Some(metadata) = &self.metadata {
+            write!(f, "\n{metadata}")?;
+        }
+        if let Some(tensors) = &self.tensors {
+            write!(f, "\n{}", tensor_table(tensors))?;
+        }
+        Ok(())
+    }
+}
+
+fn tensor_table(tensors: &[Tensor<'_>]) -> String {
+    let rows: Vec<_> = tensors.iter().map(Tensor::cells).collect();
+    Columns::new([
+        Column::left("tensor"),
+        Column::left("type"),
+        Column::left("shape"),
+        Column::right("size"),
+    ])
+    .table(&rows)
+}

@@ -1,0 +1,47 @@
+//! One file per command.
+
+mod convert;
+mod cpu;
+mod formats;
+mod inspect;
+mod perplexity;
+mod quantize;
+mod sweep;
+
+mod corpus;
+mod produce;
+mod type_shares;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::output::Output;
+
+/// What llq can be told to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Convert(convert::Args),
+    Quantize(quantize::Args),
+    Perplexity(perplexity::Args),
+    Sweep(sweep::Args),
+    Inspect(inspect::Args),
+    Formats(formats::Args),
+    Cpu(cpu::Args),
+}
+
+impl Command {
+    /// Does it, and says how the process ends.
+    pub(crate) fn run(&self, output: &Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Convert(args) => convert::run(args, output)?,
+            Command::Quantize(args) => quantize::run(args, output)?,
+            Command::Perplexity(args) => perplexity::run(args, output)?,
+            Command::Sweep(args) => sweep::run(args, output)?,
+            Command::Inspect(args) => inspect::run(args, output)?,
+            Command::Formats(args) => formats::run(args, output)?,
+            Command::Cpu(args) => cpu::run(args, output)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,58 @@
+//! `llq quantize`: a GGUF model becomes a smaller one.
+
+use std::path::PathBuf;
+
+use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
+use llq_quant::mix::{Guidance, Mix, Recipe};
+
+use super::produce::{self, Job};
+use crate::{
+    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    failure::Refusal,
+    output::Output,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  llq quantize model.gguf -o model-q4_k_m.gguf --type q4_k
+  llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run";
+
+/// Quantize a GGUF model.
+#[derive(clap::Args)]
+#[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
+pub(crate) struct Args {
+    /// The GGUF file; of a split model, any of its files
+    model: PathBuf,
+
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Quantize to this type
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
+    mix: Mix,
+
+    #[command(flatten)]
+    purity: PurityArgs,
+
+    /// Decode and encode again what is quantized already, though each encoding loses something
+    #[arg(long)]
+    allow_requantize: bool,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    if args.model.is_dir() {
+        return Err(a_folder_is_no_model(args).into());
+    }
+    let recipe =
+        Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
+    let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
+    let request = Request { output: Types::Recipe(recipe), requantize, context_length: None };
+    let open = OpenOptions::default();
+    produce::run(Job { input: &args.model, target: &args.target, open, request }, output)
+}
+
+fn a_folder_is_no_model(args: &Args) -> Refusal {
+    let (path, target) = (args.model.display(), args.target.output.display());
+    Refusal::new(format!("{path} is a folder; llq quantize reads a GGUF file"))
+        .hint(format!("llq convert {path} -o {target} --type {}", args.mix.name().to_lowercase()))
+}

@@ -1,0 +1,182 @@
+//! `llq sweep`: what each type costs and what it keeps, in one table.
+
+mod folder;
+mod table;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::Context;
+use llq_convert::{Output as Types, Plan, Request, Source};
+use llq_eval::{Against, Corpus, Options, Recorded, evaluate, record};
+use llq_gguf::Model;
+use llq_quant::mix::{Guidance, Mix, Recipe};
+
+use self::{
+    folder::Folder,
+    table::{Row, Swept, Table},
+};
+use super::{
+    corpus::{self, Evaluating},
+    perplexity, produce,
+};
+use crate::{
+    args::{EvalArgs, HELP, PurityArgs, parse_mix, types_help},
+    output::{Form, Output},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  llq sweep Llama-2-7b-hf --corpus wiki.test.txt
+  llq sweep model.gguf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m --chunks 50";
+
+/// What to do where the model is quantized already.
+const REQUANTIZE_HINT: &str = "start from the checkpoint, or from a GGUF file in F32, F16 or BF16";
+
+/// Quantize a model to each type, measure each, and print one table.
+///
+/// Perplexity, change, KL divergence and same-top-token rate are against the model as it is
+/// before quantization, which is the table's first row.
+#[derive(clap::Args)]
+#[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
+pub(crate) struct Args {
+    /// A checkpoint's folder, or a GGUF file
+    model: PathBuf,
+
+    /// The types to try, separated by commas [default: every quantized one]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = parse_mix)]
+    types: Vec<Mix>,
+
+    #[command(flatten)]
+    purity: PurityArgs,
+
+    #[command(flatten)]
+    eval: EvalArgs,
+
+    /// Keep the GGUF files in this folder; otherwise they lie in the folder for temporary files
+    /// (TMPDIR) while they are needed: the unquantized model and one other
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let text = corpus::read(&args.eval.corpus)?;
+    let folder = Folder::of(&args.model, args.keep.as_deref())?;
+    let source = llq_convert::open(&args.model)?;
+    let plans = plans(args, &*source)?;
+    folder.check(plans.iter().map(|(mix, _)| *mix))?;
+
+    let started = Instant::now();
+    let model = perplexity::open(&base(args, &*source, &folder, output)?)?;
+    let llama = perplexity::load(&model)?;
+    let options = args.eval.options();
+    let corpus = corpus::tokenize(&text, &model, output)?;
+    corpus::check_length(&args.eval.corpus, &corpus, &options)?;
+    corpus::note_long_windows(&llama, &options, output);
+    let progress = Evaluating::new(output, "unquantized");
+    let (report, recorded) = record(&llama, &corpus, &options, &progress)
+        .with_context(|| format!("cannot measure {}", args.model.display()))?;
+    drop(progress);
+
+    let base = Row::new(base_name(&model), &model, &report, started.elapsed());
+    let mut table = Table::start(base, plans.iter().map(|(mix, _)| *mix), output)?;
+    let bench = Bench { source: &*source, recorded: &recorded, corpus: &corpus, options: &options };
+    for (mix, plan) in &plans {
+        table.add(bench.row(*mix, plan, &folder, output)?)?;
+    }
+    match output.form() {
+        Form::Text => Ok(()),
+        Form::Json => output.json(&Swept::new(&args.model, &args.eval.corpus, &report, &table)),
+    }
+}
+
+/// What becomes of every type, decided before the first is made: a sweep of hours must not end
+/// half-way over something that could have been known.
+fn plans(args: &Args, source: &dyn Source) -> anyhow::Result<Vec<(Mix, Plan)>> {
+    mixes(&args.types)
+        .into_iter()
+        .map(|mix| {
+            let recipe = Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
+            let request = Request { output: Types::Recipe(recipe), ..Request::default() };
+            Ok((mix, produce::plan(source, &request, REQUANTIZE_HINT)?))
+        })
+        .collect()
+}
+
+fn mixes(asked: &[Mix]) -> Vec<Mix> {
+    if asked.is_empty() {
+        return Mix::ALL.iter().copied().filter(|mix| mix.base().block_weights() > 1).collect();
+    }
+    let mut mixes = Vec::new();
+    for &mix in asked {
+        if !mixes.contains(&mix) {
+            mixes.push(mix);
+        }
+    }
+    mixes
+}
+
+/// The model that all others are compared with: the GGUF file itself, or the checkpoint converted
+/// to its own type.
+fn base(
+    args: &Args,
+    source: &dyn Source,
+    folder: &Folder,
+    output: &Output,
+) -> anyhow::Result<PathBuf> {
+    if args.model.is_file() {
+        return Ok(args.model.clone());
+    }
+    let plan = produce::plan(source, &Request::default(), REQUANTIZE_HINT)?;
+    produce::say_notes(source, &plan, output);
+    let target = folder.base()?;
+    produce::write(source, &plan, &target, "converting", output)
+        .map_err(|error| folder.explain(error))?;
+    Ok(target.path().to_owned())
+}
+
+/// What every type is measured against and on.
+struct Bench<'a> {
+    source: &'a dyn Source,
+    recorded: &'a Recorded<'a>,
+    corpus: &'a Corpus,
+    options: &'a Options,
+}
+
+impl Bench<'_> {
+    /// Makes the model of a type, measures it, and removes it unless it is kept.
+    fn row(&self, mix: Mix, plan: &Plan, folder: &Folder, output: &Output) -> anyhow::Result<Row> {
+        let started = Instant::now();
+        produce::say_fallbacks(plan, output);
+        let target = folder.quantized(mix)?;
+        produce::write(self.source, plan, &target, &format!("quantizing {mix}"), output)
+            .map_err(|error| folder.explain(error))?;
+        let row = self.measure(mix, target.path(), started, output)?;
+        folder.release(&target)?;
+        Ok(row)
+    }
+
+    fn measure(
+        &self,
+        mix: Mix,
+        path: &Path,
+        started: Instant,
+        output: &Output,
+    ) -> anyhow::Result<Row> {
+        let model = perplexity::open(path)?;
+        let llama = perplexity::load(&model)?;
+        let progress = Evaluating::new(output, format!("measuring {mix}"));
+        let against = Against::Recorded(self.recorded);
+        let report = evaluate(&llama, against, self.corpus, self.options, &progress)
+            .with_context(|| format!("cannot measure {mix}"))?;
+        Ok(Row::new(mix.name(), &model, &report, started.elapsed()))
+    }
+}
+
+/// The type that the unquantized model says it has.
+fn base_name(model: &Model) -> &'static str {
+    let file_type = model.metadata().count("general.file_type").ok();
+    file_type.and_then(|id| Mix::from_file_type(u32::try_from(id).ok()?)).map_or("base", Mix::name)
+}

@@ -1,0 +1,33 @@
+//! `llq`: converts LLaMA checkpoints to GGUF, quantizes them, and measures what that cost.
+
+mod args;
+mod commands;
+mod escape;
+mod failure;
+mod figures;
+mod interrupt;
+mod output;
+mod progress;
+mod table;
+mod target;
+
+use std::process::ExitCode;
+
+use llq_quant::kernels;
+
+use crate::{args::Cli, output::Output};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_command_line();
+    let output = Output::new(&cli.global);
+    match interrupt::guard(|| run(&cli, &output)) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, &output),
+    }
+}
+
+fn run(cli: &Cli, output: &Output) -> anyhow::Result<ExitCode> {
+    kernels::select()?;
+    cli.global.build_thread_pool()?;
+    cli.command.run(output)
+}

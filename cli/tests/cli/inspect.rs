@@ -1,0 +1,90 @@
+//! `llq inspect`.
+
+use llq_gguf::{Array, Strings, Value};
+
+use crate::harness::{Place, assert_outcome, gguf, tiny_gguf};
+
+#[test]
+fn the_summary_of_the_fixture() {
+    let place = Place::new();
+    let outcome = place.llq(["inspect".as_ref(), tiny_gguf().as_os_str()]);
+    assert_outcome!(outcome, @r#"
+    exit code 0
+    --- stdout
+    file             SHARED/tiny.gguf
+    format           GGUF version 3, little endian, aligned to 32 bytes
+    name             tiny-llama-2
+    architecture     llama
+    parameters       6.82 M (6,819,072)
+    file type        BF16
+    bits per weight  16.01
+    size             13.1 MiB (13,740,064 bytes)
+    context          2,048 tokens
+    layers           6
+    embedding        256
+    feed-forward     768
+    heads            8, 4 for keys and values
+    tokenizer        llama, 4,096 tokens
+    contents         57 tensors, 27 metadata keys
+
+    type  tensors  parameters      size   share  bits/weight
+    BF16       44   6,815,744  13.0 MiB  99.9 %        16.00
+    F32        13       3,328  13.0 KiB   0.1 %        32.00
+    --- stderr
+    "#);
+}
+
+#[test]
+fn json_has_all_of_it() {
+    let place = Place::new();
+    let path = tiny_gguf().to_str().unwrap();
+    let all = place.llq(["inspect", path, "--json", "--tensors", "--metadata"]).ok().json();
+    assert_eq!(all["architecture"], "llama");
+    assert_eq!(all["parameters"], 6_819_072);
+    assert_eq!(all["tensors"].as_array().unwrap().len(), 57);
+    assert_eq!(all["metadata"]["llama.block_count"], 6);
+    assert_eq!(all["metadata"]["tokenizer.ggml.tokens"].as_array().unwrap().len(), 4096);
+    let bytes: u64 =
+        all["types"].as_array().unwrap().iter().map(|t| t["bytes"].as_u64().unwrap()).sum();
+    assert!(bytes < all["file_bytes"].as_u64().unwrap());
+}
+
+#[test]
+fn long_values_are_shortened_as_text() {
+    let text =
+        Place::new().llq(["inspect", tiny_gguf().to_str().unwrap(), "--metadata"]).ok().stdout;
+    let tokens = text.lines().find(|line| line.starts_with("tokenizer.ggml.tokens ")).unwrap();
+    assert!(tokens.ends_with("… 4,096 in all]"), "{tokens}");
+    assert!(tokens.chars().count() < 160, "{tokens}");
+}
+
+#[test]
+fn a_hostile_file_cannot_drive_the_terminal() {
+    let place = Place::new();
+    place.write("hostile.gguf", hostile());
+    for line in [
+        "inspect hostile.gguf --tensors --metadata",
+        "inspect hostile.gguf --tensors --metadata --json",
+        "inspect hostile.gguf --tensors --metadata --color always",
+    ] {
+        let text = place.run(line).ok().stdout;
+        let text = text.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+        for c in ['\u{1b}', '\u{7}', '\r', '\u{9b}', '\u{202e}'] {
+            assert!(!text.contains(c), "{text:?}");
+        }
+    }
+}
+
+/// A model whose every name tries to clear the screen, ring, return, and reverse.
+fn hostile() -> Vec<u8> {
+    const BAD: &str = "\u{1b}[2J\u{7}\r\u{9b}31m\u{202e}x";
+    let strings: Strings = [BAD, BAD].into_iter().collect();
+    let key = format!("key.{BAD}");
+    let metadata = [
+        ("general.architecture", Value::String(BAD.to_owned())),
+        ("general.name", Value::String(BAD.to_owned())),
+        ("tokenizer.ggml.model", Value::String(BAD.to_owned())),
+        (key.as_str(), Value::Array(Array::String(strings))),
+    ];
+    gguf(metadata, BAD, &[2])
+}

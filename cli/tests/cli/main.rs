@@ -1,0 +1,15 @@
+//! The binary as its users meet it: standard output, standard error, exit code, and the files it
+//! leaves.
+
+// Helpers of tests, which the exemption of clippy.toml does not see.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod docs;
+mod end_to_end;
+mod golden;
+mod harness;
+mod inspect;
+mod output_file;
+mod tables;
+mod usage;

@@ -1,0 +1,31 @@
+//! Published LLaMA checkpoints to GGUF: readers, tokenizer import, architecture maps and the
+//! streaming pipeline.
+//!
+//! [`open`] makes a [`Source`] of a checkpoint or a GGUF file, [`Plan::new`] decides every
+//! tensor's type and place, and [`write()`] streams the file. Quantizing a GGUF file is the same
+//! pipeline with another source.
+
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod arch;
+mod error;
+mod json;
+mod plan;
+mod readers;
+mod source;
+mod tokenizer;
+mod weights;
+mod write;
+
+pub use error::Error;
+pub use llq_gguf::Overwrite;
+pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
+pub use readers::{OpenOptions, open, open_with};
+pub use source::{Note, Source};
+pub use tokenizer::TokenizerError;
+pub use weights::{
+    safetensors::SafetensorsError,
+    torch::{PickleError, TorchError, ZipError},
+};
+pub use write::{NonFinite, Progress, Report, Silent, write};

@@ -1,0 +1,220 @@
+//! What will be written: decided in full before the first byte.
+
+use llq_gguf::{Layout, Metadata, TensorSpec, TensorType, Value};
+use llq_quant::{
+    format,
+    mix::{Assignment, Fallback, Mix, ModelShape, Recipe, assign},
+};
+
+use crate::{
+    Error, Note, Source,
+    error::Result,
+    source::{columns, row_bytes, rows},
+};
+
+/// The types of the output's tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// The plain type (F32, F16 or BF16) that the source's first matrix has.
+    #[default]
+    Auto,
+    /// A mix; `Mix::F16` and the like are mixes too.
+    Recipe(Recipe),
+}
+
+/// Whether tensors that are quantized already may be decoded and encoded again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requantize {
+    /// They are an error: each encoding loses something.
+    #[default]
+    Refuse,
+    /// They may.
+    Allow,
+}
+
+/// What a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The tensor types.
+    pub output: Output,
+    /// What to do with a quantized source.
+    pub requantize: Requantize,
+    /// The context length to write in place of the source's.
+    pub context_length: Option<u32>,
+}
+
+/// One tensor of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorPlan {
+    /// The name in the output.
+    pub name: String,
+    /// Extent per dimension, the fastest first.
+    pub shape: Vec<u64>,
+    /// The source's type.
+    pub from: TensorType,
+    /// The output's type.
+    pub to: TensorType,
+    /// Set where the shape forbids the type the mix wanted.
+    pub fallback: Option<Fallback>,
+}
+
+/// The output: metadata, and every tensor's type, size and place. Tensors have the order of the
+/// source's, which they are read from by index.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    recipe: Recipe,
+    layout: Layout,
+    tensors: Vec<TensorPlan>,
+    source_bytes: u64,
+    notes: Vec<Note>,
+}
+
+/// The longest row that is supported, in weights: a group of rows has to fit into memory.
+const MAX_COLUMNS: u64 = 1 << 22;
+
+impl Plan {
+    /// Decides what `request` makes of `source`.
+    pub fn new(source: &dyn Source, request: &Request) -> Result<Plan> {
+        let specs = source.tensors();
+        if specs.is_empty() {
+            return Err(Error::NoTensors { path: source.path().to_path_buf() });
+        }
+        let mut notes = Vec::new();
+        let recipe = match request.output {
+            Output::Recipe(recipe) => recipe,
+            Output::Auto => Recipe::new(plain_mix(specs, &mut notes)),
+        };
+        let shape = ModelShape::of(source.metadata(), specs);
+        let assigned = assign(&recipe, &shape, specs);
+        let tensors: Vec<TensorPlan> = specs.iter().zip(assigned).map(TensorPlan::new).collect();
+        for tensor in &tensors {
+            tensor.check(request.requantize)?;
+        }
+        let metadata = output_metadata(source.metadata(), recipe.mix, request.context_length);
+        let layout = Layout::plan(&metadata, tensors.iter().map(TensorPlan::spec).collect())?;
+        // Planning the layout has shown that sizes like these do not overflow.
+        let source_bytes = specs.iter().map(|spec| row_bytes(spec).saturating_mul(rows(spec)));
+        let source_bytes = source_bytes.fold(0, u64::saturating_add);
+        Ok(Plan { recipe, layout, tensors, source_bytes, notes })
+    }
+
+    /// The mix, also where it followed from [`Output::Auto`].
+    pub fn recipe(&self) -> Recipe {
+        self.recipe
+    }
+
+    /// The file that will be written.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The tensors in file order.
+    pub fn tensors(&self) -> &[TensorPlan] {
+        &self.tensors
+    }
+
+    /// Choices that planning made, such as what [`Output::Auto`] came to.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Tensors that did not get the type their mix wanted.
+    pub fn fallbacks(&self) -> impl Iterator<Item = (&TensorPlan, Fallback)> {
+        self.tensors.iter().filter_map(|tensor| Some((tensor, tensor.fallback?)))
+    }
+
+    /// Size of the output in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.layout.file_bytes()
+    }
+
+    /// Bytes of tensor data that will be read.
+    pub fn source_bytes(&self) -> u64 {
+        self.source_bytes
+    }
+
+    /// Mean storage per weight over all tensors, in bits.
+    pub fn bits_per_weight(&self) -> f64 {
+        let tensors = self.layout.tensors();
+        let bytes: f64 = tensors.iter().map(|tensor| tensor.bytes as f64).sum();
+        let weights: f64 = tensors.iter().map(|tensor| tensor.weights() as f64).sum();
+        if weights == 0.0 { 0.0 } else { bytes * 8.0 / weights }
+    }
+}
+
+impl TensorPlan {
+    fn new((spec, assignment): (&TensorSpec, Assignment)) -> TensorPlan {
+        TensorPlan {
+            name: spec.name.clone(),
+            shape: spec.shape.clone(),
+            from: spec.tensor_type,
+            to: assignment.tensor_type,
+            fallback: assignment.fallback,
+        }
+    }
+
+    fn spec(&self) -> TensorSpec {
+        TensorSpec { name: self.name.clone(), shape: self.shape.clone(), tensor_type: self.to }
+    }
+
+    /// Whether the way from one type to the other exists and was asked for.
+    fn check(&self, requantize: Requantize) -> Result<()> {
+        let &TensorPlan { ref name, from, to, .. } = self;
+        let tensor = || name.clone();
+        let columns = columns(&self.spec());
+        if columns > MAX_COLUMNS {
+            return Err(Error::RowTooLong { tensor: tensor(), columns, limit: MAX_COLUMNS });
+        }
+        if from == to {
+            return Ok(());
+        }
+        if !is_plain(from) && requantize == Requantize::Refuse {
+            return Err(Error::AlreadyQuantized { tensor: tensor(), from, to });
+        }
+        match [from, to].into_iter().find(|&tensor_type| format(tensor_type).is_none()) {
+            Some(tensor_type) => Err(Error::NoFormat { tensor: tensor(), tensor_type }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_plain(tensor_type: TensorType) -> bool {
+    matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16)
+}
+
+/// The mix of the first matrix's type; F16, as the field does, where that one is quantized.
+fn plain_mix(specs: &[TensorSpec], notes: &mut Vec<Note>) -> Mix {
+    let matrix = specs.iter().find(|spec| spec.shape.len() > 1);
+    let (mix, why) = match matrix.map(|spec| (spec.tensor_type, &spec.name)) {
+        Some((TensorType::F32, name)) => (Mix::F32, format!("the type of {name}")),
+        Some((TensorType::F16, name)) => (Mix::F16, format!("the type of {name}")),
+        Some((TensorType::BF16, name)) => (Mix::BF16, format!("the type of {name}")),
+        Some((other, name)) => (Mix::F16, format!("as {name} is {other}")),
+        None => (Mix::F16, "as there is no matrix".to_owned()),
+    };
+    notes.push(Note(format!("the output is {mix}, {why}")));
+    mix
+}
+
+/// The source's metadata with what the plan decides in place of the source's, so that a model
+/// converted directly has the same bytes as one converted and then quantized.
+fn output_metadata(source: &Metadata, mix: Mix, context_length: Option<u32>) -> Metadata {
+    let architecture = source.string("general.architecture").unwrap_or_default();
+    let mut decided = vec![
+        ("general.file_type".to_owned(), Value::U32(mix.file_type())),
+        ("general.quantization_version".to_owned(), Value::U32(2)),
+    ];
+    let context_key = format!("{architecture}.context_length");
+    decided.extend(context_length.map(|length| (context_key, Value::U32(length))));
+
+    let mut metadata = Metadata::default();
+    for (key, value) in source.iter().filter(|(key, _)| !key.starts_with("split.")) {
+        let replaced = decided.iter().position(|(decided, _)| decided == key);
+        let value = replaced.map_or_else(|| value.clone(), |index| decided.remove(index).1);
+        metadata.set(key, value);
+    }
+    for (key, value) in decided {
+        metadata.set(key, value);
+    }
+    metadata
+}

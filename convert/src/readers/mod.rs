@@ -1,0 +1,72 @@
+//! Sources: one file per published form of a model.
+
+mod checkpoint;
+mod general;
+mod gguf;
+mod hugging_face;
+mod meta;
+
+use std::path::Path;
+
+use crate::{
+    Error, Source,
+    error::Result,
+    weights::{InputFile, is_lfs_pointer},
+};
+
+/// Opens a checkpoint: a folder with `config.json` and safetensors (Hugging Face), a folder with
+/// `params.json` and `consolidated.NN.pth` (Meta), or a GGUF file (of a split one, any).
+pub fn open(path: &Path) -> Result<Box<dyn Source>> {
+    open_with(path, &OpenOptions::default())
+}
+
+/// Opens a checkpoint as [`open`] does, with what the user knows better than its files.
+pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    let metadata = path.metadata().map_err(Error::io(path))?;
+    if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }
+}
+
+/// What holds whatever the files of a checkpoint say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// The value of `tokenizer.ggml.pre`, a name that llama.cpp has for the way a byte-level BPE
+    /// cuts a text into words. For checkpoints only: a GGUF file has its own.
+    pub pre: Option<String>,
+}
+
+impl OpenOptions {
+    fn pre(&self) -> Option<&str> {
+        self.pre.as_deref()
+    }
+}
+
+fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    if folder.join("config.json").exists() {
+        Ok(Box::new(hugging_face::open(folder, options)?))
+    } else if folder.join("params.json").exists() {
+        Ok(Box::new(meta::open(folder, options)?))
+    } else {
+        let found = "no config.json and no params.json".to_owned();
+        Err(Error::NotACheckpoint { path: folder.to_path_buf(), found })
+    }
+}
+
+fn open_file(path: &Path) -> Result<Box<dyn Source>> {
+    let start = InputFile::open(path)?.start(64)?;
+    if start.starts_with(b"GGUF") {
+        return Ok(Box::new(gguf::open(path)?));
+    }
+    if is_lfs_pointer(&start) {
+        return Err(Error::LfsPointer { path: path.to_path_buf() });
+    }
+    let start = &start[..start.len().min(4)];
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    let is_part = [".safetensors", ".pth", ".bin", ".json"].iter().any(|end| name.ends_with(end));
+    let found = if is_part {
+        "a part of one; name its folder".to_owned()
+    } else {
+        format!("a file that starts with {:?}", String::from_utf8_lossy(start))
+    };
+    Err(Error::NotACheckpoint { path: path.to_path_buf(), found })
+}

@@ -1,0 +1,72 @@
+//! Weight files as they are published: tensors under their published names, read row by row.
+
+mod file;
+pub(crate) mod model_parallel;
+pub(crate) mod safetensors;
+pub(crate) mod safetensors_folder;
+pub(crate) mod torch;
+
+use std::{fmt, ops::Range, path::Path};
+
+use llq_gguf::TensorType;
+
+use crate::{Error, error::Result};
+
+pub(crate) use file::{InputFile, is_lfs_pointer};
+
+/// The tensors of a checkpoint, whatever files they lie in.
+pub(crate) trait Weights: fmt::Debug + Send + Sync {
+    /// The tensors, in no particular order; names are unique.
+    fn tensors(&self) -> &[PublishedTensor];
+
+    /// Reads `rows` of tensor `tensor` into `out`, little endian.
+    fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()>;
+}
+
+/// Name, shape and number type of a tensor as published. The product of its extents, times the
+/// bytes of a number, was checked to fit a `u64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublishedTensor {
+    pub(crate) name: String,
+    /// Extent per dimension, the slowest (rows) first.
+    pub(crate) shape: Vec<u64>,
+    pub(crate) dtype: Dtype,
+}
+
+/// The number type of a published tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    /// One that weights have: F32, F16 or BF16.
+    Float(TensorType),
+    /// Any other, by its published name.
+    Other(String),
+}
+
+impl PublishedTensor {
+    /// Weights in a row: the last extent.
+    pub(crate) fn columns(&self) -> u64 {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The product of all extents but the last.
+    pub(crate) fn rows(&self) -> u64 {
+        self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+
+    /// The float type; an error for tensors of other numbers. `path` is the checkpoint.
+    pub(crate) fn float(&self, path: &Path) -> Result<TensorType> {
+        match &self.dtype {
+            Dtype::Float(tensor_type) => Ok(*tensor_type),
+            Dtype::Other(dtype) => Err(Error::Dtype {
+                path: path.to_path_buf(),
+                tensor: self.name.clone(),
+                dtype: dtype.clone(),
+            }),
+        }
+    }
+}
+
+/// The product of extents and bytes per number; `None` where it overflows.
+pub(crate) fn checked_product(factors: impl IntoIterator<Item = u64>) -> Option<u64> {
+    factors.into_iter().try_fold(1u64, u64::checked_mul)
+}

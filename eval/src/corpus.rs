@@ -1,0 +1,46 @@
+//! A tokenized text, ready to be cut into windows.
+
+use crate::Tokenizer;
+
+/// A tokenized text, and what every window of it starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corpus {
+    tokens: Vec<u32>,
+    window_start: Option<u32>,
+}
+
+impl Corpus {
+    /// Tokenizes the whole of `text` at once, with BOS in front and EOS behind where the vocabulary
+    /// asks for them.
+    pub fn tokenize(tokenizer: &Tokenizer, text: &str) -> Corpus {
+        let mut tokens: Vec<u32> = tokenizer.text_start().into_iter().collect();
+        tokens.extend(tokenizer.encode(text));
+        tokens.extend(tokenizer.text_end());
+        Corpus { tokens, window_start: tokenizer.text_start() }
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// How many whole windows of `context` tokens the text has.
+    pub fn windows(&self, context: usize) -> usize {
+        self.tokens.len().checked_div(context).unwrap_or(0)
+    }
+
+    /// The token that replaces the first of every window, where the vocabulary asks for one.
+    pub(crate) fn window_start(&self) -> Option<u32> {
+        self.window_start
+    }
+
+    /// Window `index` of `context` tokens: the text's own tokens, the first replaced by BOS where
+    /// the vocabulary asks for it.
+    pub(crate) fn window(&self, index: usize, context: usize) -> Vec<u32> {
+        let mut window = self.tokens[index * context..(index + 1) * context].to_vec();
+        if let Some(start) = self.window_start {
+            window[0] = start;
+        }
+        window
+    }
+}

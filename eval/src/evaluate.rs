@@ -1,0 +1,187 @@
+//! Perplexity, and KL divergence from a base model.
+
+use crate::{
+    Corpus, Error, Llama, Mode, Progress, Report,
+    error::Result,
+    head::{self, Prediction},
+    llama::{Body, Workspace},
+    statistics::{self, TokenScore},
+    windows::Windows,
+};
+
+/// Tokens per window by the field's convention.
+pub const DEFAULT_CONTEXT: usize = 512;
+
+/// How to evaluate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How products are computed, in both models of a comparison.
+    pub mode: Mode,
+    /// Tokens per window.
+    pub context: usize,
+    /// How many windows at most; `None` takes all.
+    pub chunks: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { mode: Mode::Exact, context: DEFAULT_CONTEXT, chunks: None }
+    }
+}
+
+/// What a model is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Against<'a> {
+    /// Nothing: perplexity only.
+    Nothing,
+    /// A base model, evaluated in lock-step.
+    Model(&'a Llama<'a>),
+    /// A base model whose body already ran over the same corpus with the same options.
+    Recorded(&'a Recorded<'a>),
+}
+
+/// The base model of many comparisons: its final hidden state at every scored position
+/// (embedding length × scored tokens × 4 bytes).
+#[derive(Debug)]
+pub struct Recorded<'m> {
+    base: &'m Llama<'m>,
+    mode: Mode,
+    context: usize,
+    tokens: Vec<u32>,
+    window_start: Option<u32>,
+    hidden: Vec<Vec<f32>>,
+}
+
+/// Evaluates `subject` on `corpus`, on the threads of the current rayon pool, one window each.
+///
+/// # Errors
+///
+/// A corpus shorter than one window; tokens that a model does not know; two models of different
+/// vocabularies; a recording of another corpus, window length or mode; a model that predicts NaN.
+pub fn evaluate(
+    subject: &Llama<'_>,
+    against: Against<'_>,
+    corpus: &Corpus,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let windows = Windows::plan(corpus, options)?;
+    windows.check_vocabulary(subject.hyperparameters().vocabulary_size)?;
+    let base = Base::prepare(against, subject, &windows, options.mode)?;
+    let body = Body::new(subject, windows.context(), options.mode);
+    let (scores, _) = windows.run(progress, Workspace::default, |workspace, index, window| {
+        let hidden = body.hidden(window.inputs(), window.scored(), workspace);
+        let subject = Prediction { head: subject.head(), hidden: &hidden };
+        let base_hidden;
+        let base = match &base {
+            Base::Nothing => None,
+            Base::Body(body) => {
+                base_hidden = body.hidden(window.inputs(), window.scored(), workspace);
+                Some(Prediction { head: body.llama().head(), hidden: &base_hidden })
+            }
+            Base::Recorded(recorded) => {
+                Some(Prediction { head: recorded.base.head(), hidden: &recorded.hidden[index] })
+            }
+        };
+        (head::score(subject, base, window.targets(), options.mode), ())
+    })?;
+    Ok(report(&scores, &windows, options.mode))
+}
+
+/// Evaluates `base` alone and keeps what later comparisons with it need.
+///
+/// # Errors
+///
+/// As [`evaluate`].
+pub fn record<'m>(
+    base: &'m Llama<'m>,
+    corpus: &Corpus,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<(Report, Recorded<'m>)> {
+    let windows = Windows::plan(corpus, options)?;
+    windows.check_vocabulary(base.hyperparameters().vocabulary_size)?;
+    let body = Body::new(base, windows.context(), options.mode);
+    let (scores, hidden) = windows.run(progress, Workspace::default, |workspace, _, window| {
+        let hidden = body.hidden(window.inputs(), window.scored(), workspace);
+        let prediction = Prediction { head: base.head(), hidden: &hidden };
+        (head::score(prediction, None, window.targets(), options.mode), hidden)
+    })?;
+    let recorded = Recorded {
+        base,
+        mode: options.mode,
+        context: windows.context(),
+        tokens: windows.tokens().to_vec(),
+        window_start: windows.window_start(),
+        hidden,
+    };
+    Ok((report(&scores, &windows, options.mode), recorded))
+}
+
+/// The base model, ready to run.
+enum Base<'a> {
+    Nothing,
+    Body(Body<'a>),
+    Recorded(&'a Recorded<'a>),
+}
+
+impl<'a> Base<'a> {
+    fn prepare(
+        against: Against<'a>,
+        subject: &Llama<'_>,
+        windows: &Windows<'_>,
+        mode: Mode,
+    ) -> Result<Base<'a>> {
+        let base = match against {
+            Against::Nothing => return Ok(Base::Nothing),
+            Against::Model(base) => base,
+            Against::Recorded(recorded) => recorded.base,
+        };
+        let vocabulary_size = |llama: &Llama<'_>| llama.hyperparameters().vocabulary_size;
+        if vocabulary_size(base) != vocabulary_size(subject) {
+            return Err(Error::VocabularyMismatch {
+                base: vocabulary_size(base),
+                subject: vocabulary_size(subject),
+            });
+        }
+        match against {
+            Against::Recorded(recorded) => {
+                recorded.check(windows, mode)?;
+                Ok(Base::Recorded(recorded))
+            }
+            _ => Ok(Base::Body(Body::new(base, windows.context(), mode))),
+        }
+    }
+}
+
+impl Recorded<'_> {
+    fn check(&self, windows: &Windows<'_>, mode: Mode) -> Result<()> {
+        let what = if self.mode != mode {
+            "mode"
+        } else if self.context != windows.context() {
+            "window length"
+        } else if self.hidden.len() != windows.count() {
+            "number of windows"
+        } else if self.tokens != windows.tokens() {
+            "text"
+        } else if self.window_start != windows.window_start() {
+            "token in front of every window"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Recording { what })
+    }
+}
+
+fn report(scores: &[TokenScore], windows: &Windows<'_>, mode: Mode) -> Report {
+    let (perplexity, stderr) = statistics::perplexity(scores);
+    Report {
+        perplexity,
+        stderr,
+        chunks: windows.count(),
+        context: windows.context(),
+        tokens: scores.len(),
+        mode,
+        against: statistics::comparison(scores),
+    }
+}

@@ -1,0 +1,34 @@
+//! A reference LLaMA evaluator for GGUF files: tokenizer, forward pass, perplexity and KL divergence.
+//!
+//! ```text
+//! Model ─► Tokenizer ─► Corpus (tokens in windows)
+//!   └────► Llama ─► body: hidden states of one window ─► head: streamed scores ─► Report
+//! ```
+//!
+//! The number follows the field's convention (windows of 512 tokens, the first replaced by BOS
+//! where the vocabulary says so, only the second half scored), so that it compares with published
+//! ones. It has the same bits for any number of threads.
+
+#![deny(missing_docs)]
+
+mod corpus;
+mod error;
+mod evaluate;
+mod head;
+mod keys;
+mod llama;
+mod progress;
+mod report;
+mod statistics;
+mod tokenizer;
+mod windows;
+
+pub use corpus::Corpus;
+pub use error::Error;
+pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record};
+pub use llama::{Hyperparameters, Llama};
+pub use llq_quant::Mode;
+pub use progress::{Progress, Running};
+pub use report::{Comparison, Divergence, Report};
+pub use tokenizer::Tokenizer;
+pub use windows::LEAST_CONTEXT;

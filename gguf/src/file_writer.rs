@@ -1,0 +1,252 @@
+//! Writing GGUF to a file that only gets its name when it is complete.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    Header, Layout, TensorInfo,
+    coverage::{Coverage, Overlap},
+    error::{Error, Result},
+    map::Bytes,
+};
+
+/// What to do where the target exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Refuse.
+    Forbid,
+    /// Replace it when the new file is complete.
+    Replace,
+}
+
+/// Writes a planned file at positions, from any thread, into a temporary file beside the target.
+/// Dropped without [`finish`](Self::finish), it leaves nothing.
+///
+/// A target that is a symbolic link counts as existing: it is refused or replaced itself, and what
+/// it points to is never touched.
+#[derive(Debug)]
+pub struct FileWriter {
+    target: PathBuf,
+    overwrite: Overwrite,
+    layout: Layout,
+    file: NamedTempFile,
+    written: Vec<Mutex<Coverage>>,
+}
+
+impl FileWriter {
+    /// Creates the temporary file at full length and writes the header.
+    ///
+    /// # Errors
+    ///
+    /// Where the target exists and may not be replaced or is no regular file, where its folder
+    /// cannot be written to, and where the disk has no room for the whole file.
+    pub fn create(target: &Path, layout: Layout, overwrite: Overwrite) -> Result<FileWriter> {
+        check_target(target, overwrite)?;
+        let file = create_temporary(folder(target))
+            .map_err(|source| Error::Io { path: target.to_owned(), source })?;
+        let written = layout.tensors().iter().map(|_| Mutex::default()).collect();
+        let writer = FileWriter { target: target.to_owned(), overwrite, layout, file, written };
+        let length = writer.layout.file_bytes();
+        preallocate(writer.file.as_file(), length).map_err(|source| writer.failed(source))?;
+        writer.write_all_at(writer.layout.header(), 0)?;
+        Ok(writer)
+    }
+
+    /// The layout that is being written.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The file that is being written, under the name it will have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Writes `bytes` of tensor `index` (of [`Layout::tensors`]) at `offset` inside it.
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses, and where the bytes lie outside the tensor or are written already.
+    ///
+    /// # Panics
+    ///
+    /// Where the layout has no tensor `index`.
+    pub fn write_at(&self, index: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let tensor = &self.layout.tensors()[index];
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > tensor.bytes {
+            let problem = format!("behind its end at {}", tensor.bytes);
+            return Err(misplaced(tensor, offset, end, problem));
+        }
+        self.write_all_at(bytes, self.layout.position(tensor) + offset)?;
+        let mut written = self.written[index].lock().unwrap_or_else(PoisonError::into_inner);
+        written
+            .add(offset, end)
+            .map_err(|Overlap| misplaced(tensor, offset, end, "twice".to_owned()))
+    }
+
+    /// Checks that every byte was written and that the file reads back as planned, syncs it, and
+    /// gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// Where one of these fails; then nothing is left, but for the complete file where only its
+    /// folder cannot be synced. A target that has come into being since
+    /// [`create`](Self::create) is not replaced where [`Overwrite::Forbid`] was asked.
+    pub fn finish(self) -> Result<()> {
+        self.check_complete()?;
+        self.verify()?;
+        self.file.as_file().sync_all().map_err(|source| self.failed(source))?;
+        let FileWriter { target, overwrite, file, .. } = self;
+        persist(file, &target, overwrite)?;
+        sync_folder(folder(&target)).map_err(|source| Error::Io { path: target, source })
+    }
+
+    fn check_complete(&self) -> Result<()> {
+        for (tensor, written) in self.layout.tensors().iter().zip(&self.written) {
+            let written = written.lock().unwrap_or_else(PoisonError::into_inner).bytes();
+            if written != tensor.bytes {
+                let (tensor, expected) = (tensor.name.clone(), tensor.bytes);
+                return Err(Error::Incomplete { tensor, expected, written });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the file back as a stranger would.
+    fn verify(&self) -> Result<()> {
+        let bytes = Bytes::map(self.file.path())?;
+        let header = Header::parse(&bytes, &self.target)?;
+        let planned = self.layout.header();
+        let difference = if bytes.len() as u64 != self.layout.file_bytes() {
+            format!("{} bytes for {}", bytes.len(), self.layout.file_bytes())
+        } else if !bytes.starts_with(planned) || header.tensors != self.layout.tensors() {
+            "another header".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::Verify { path: self.target.clone(), what: difference })
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {
+        write_all_at(self.file.as_file(), bytes, position).map_err(|source| self.failed(source))
+    }
+
+    /// The error of a refused write.
+    fn failed(&self, source: io::Error) -> Error {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let path = self.target.clone();
+        match source.kind() {
+            FileTooLarge | QuotaExceeded | StorageFull => {
+                Error::NoSpace { path, needed: self.layout.file_bytes(), source }
+            }
+            _ => Error::Io { path, source },
+        }
+    }
+}
+
+/// Refuses a target before any work is done.
+fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
+    let followed = fs::metadata(target);
+    if followed.is_ok_and(|metadata| !metadata.is_file()) || target.file_name().is_none() {
+        return Err(Error::NotAFile { path: target.to_owned() });
+    }
+    match (fs::symlink_metadata(target), overwrite) {
+        (Ok(_), Overwrite::Forbid) => Err(Error::Exists { path: target.to_owned() }),
+        (Err(source), _) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { path: target.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn folder(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn create_temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".llq-").suffix(".partial");
+    // A model is for whom the umask allows, unlike most temporary files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Reserves room on the disk, so that it is full now or not at all.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn preallocate(file: &File, length: u64) -> io::Result<()> {
+    use rustix::{
+        fs::{FallocateFlags, fallocate},
+        io::{Errno, retry_on_intr},
+    };
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, length)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => file.set_len(length),
+        other => other.map_err(io::Error::from),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn preallocate(file: &File, length: u64) -> io::Result<()> {
+    file.set_len(length)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, position)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, position) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                position += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn persist(file: NamedTempFile, target: &Path, overwrite: Overwrite) -> Result<()> {
+    let named = match overwrite {
+        Overwrite::Forbid => file.persist_noclobber(target),
+        Overwrite::Replace => file.persist(target),
+    };
+    named.map(drop).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: target.to_owned() },
+        _ => Error::Io { path: target.to_owned(), source: error.error },
+    })
+}
+
+/// Makes the new name itself survive a crash.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        // Some network file systems cannot sync a folder.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn misplaced(tensor: &TensorInfo, start: u64, end: u64, problem: String) -> Error {
+    Error::Misplaced { tensor: tensor.name.clone(), start, end, problem }
+}

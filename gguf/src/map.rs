@@ -1,0 +1,45 @@
+//! The bytes of a file, mapped into memory.
+
+#![allow(unsafe_code)] // a file cannot be mapped without it
+
+use std::{fs::File, ops::Deref, path::Path};
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// The bytes of a file: mapped, or read already.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    /// Maps the file at `path`.
+    pub(crate) fn map(path: &Path) -> Result<Bytes> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        // Before opening: opening a named pipe would wait for its writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(Error::NotAFile { path: path.to_owned() });
+        }
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: the map is read-only and its length is the file's, so every access is below the
+        // end of the file while nobody shortens it, and nobody may: `Model::open` asks for a file
+        // that stays as it is. Nothing but a private copy could enforce that; an access beyond a
+        // shortened file's end raises SIGBUS.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Bytes::Mapped(map))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A GGUF model on disk, mapped into memory: one file or the shards of a split one.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Endian, Header, Metadata, TensorInfo,
+    error::{Error, Result},
+    map::Bytes,
+    split,
+};
+
+/// An open model. Tensor data is read in place from the memory map.
+#[derive(Debug)]
+pub struct Model {
+    header: Header,
+    shards: Vec<Shard>,
+    /// Indices into the header's tensors, by rising name.
+    by_name: Vec<usize>,
+}
+
+/// One file of a model.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Bytes,
+    pub(crate) data_start: u64,
+}
+
+impl Model {
+    /// Opens `path`; where it is `…-0000I-of-0000N.gguf`, all N files as one model.
+    ///
+    /// The files are mapped, not copied: no process may write to them or shorten them while the
+    /// model is open. Replacing a file by renaming another, as [`FileWriter`](crate::FileWriter)
+    /// does, is safe.
+    ///
+    /// # Errors
+    ///
+    /// Where a file cannot be mapped or breaks a rule of GGUF, and where the files of a split model
+    /// are not all there or do not belong together.
+    pub fn open(path: &Path) -> Result<Model> {
+        let (header, shards) = split::open(path)?;
+        Model::index(header, shards)
+    }
+
+    /// A model that lies in memory as one file, called `memory` in errors.
+    ///
+    /// # Errors
+    ///
+    /// Where the bytes break a rule of GGUF or are one part of a split model.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Model> {
+        let (header, shards) = split::open_single(Path::new("memory"), Bytes::Owned(bytes))?;
+        Model::index(header, shards)
+    }
+
+    /// Sorts the tensors of all shards by name, which shows duplicates too.
+    fn index(header: Header, shards: Vec<Shard>) -> Result<Model> {
+        let tensors = &header.tensors;
+        let mut by_name: Vec<usize> = (0..tensors.len()).collect();
+        by_name.sort_by_key(|&index| (tensors[index].name.as_str(), index));
+        for pair in by_name.windows(2) {
+            let (first, second) = (&tensors[pair[0]], &tensors[pair[1]]);
+            if first.name == second.name {
+                return Err(Error::DuplicateTensor {
+                    path: shards[second.shard].path.clone(),
+                    tensor: second.name.clone(),
+                    first: shards[first.shard].path.clone(),
+                });
+            }
+        }
+        Ok(Model { header, shards, by_name })
+    }
+
+    /// The file that was opened (the first of a split model).
+    pub fn path(&self) -> &Path {
+        &self.shards[0].path
+    }
+
+    /// All files of the model.
+    pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.shards.iter().map(|shard| shard.path.as_path())
+    }
+
+    /// Header of the model: that of its first file, with the tensors of all files and without the
+    /// keys `split.*`, which are about files.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Metadata of the model, without the `split.*` keys of a split one.
+    pub fn metadata(&self) -> &Metadata {
+        &self.header.metadata
+    }
+
+    /// Byte order of tensor data.
+    pub fn endian(&self) -> Endian {
+        self.header.endian
+    }
+
+    /// All tensors, shard after shard in file order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.header.tensors
+    }
+
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        let tensors = &self.header.tensors;
+        let found = self.by_name.binary_search_by_key(&name, |&index| &tensors[index].name).ok()?;
+        Some(&tensors[self.by_name[found]])
+    }
+
+    /// The bytes of one of this model's tensors, as they are in the file.
+    ///
+    /// # Panics
+    ///
+    /// May panic where `tensor` is of another model.
+    pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+        let shard = &self.shards[tensor.shard];
+        // `Header::parse` has checked that this range lies inside the file.
+        let start = (shard.data_start + tensor.offset) as usize;
+        &shard.bytes[start..][..tensor.bytes as usize]
+    }
+
+    /// Size of all files together, in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
+    }
+}

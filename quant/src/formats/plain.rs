@@ -1,0 +1,60 @@
+//! The plain number formats: F32, F16, BF16.
+
+use half::{bf16, f16};
+use llq_gguf::TensorType;
+
+use crate::format::PlainFormat;
+
+/// IEEE 754 single precision.
+#[derive(Debug)]
+pub(crate) enum F32 {}
+
+/// IEEE 754 half precision: 11 significant bits, largest value 65504.
+#[derive(Debug)]
+pub(crate) enum F16 {}
+
+/// The upper half of an F32: 8 significant bits, the range of F32.
+#[derive(Debug)]
+pub(crate) enum BF16 {}
+
+impl PlainFormat for F32 {
+    const TENSOR_TYPE: TensorType = TensorType::F32;
+    const SUMMARY: &'static str = "IEEE 754 single precision";
+    type Element = [u8; 4];
+
+    fn to_f32(element: [u8; 4]) -> f32 {
+        f32::from_le_bytes(element)
+    }
+
+    fn from_f32(weight: f32) -> [u8; 4] {
+        weight.to_le_bytes()
+    }
+}
+
+impl PlainFormat for F16 {
+    const TENSOR_TYPE: TensorType = TensorType::F16;
+    const SUMMARY: &'static str = "IEEE 754 half precision, largest value 65504";
+    type Element = [u8; 2];
+
+    fn to_f32(element: [u8; 2]) -> f32 {
+        f16::from_le_bytes(element).to_f32()
+    }
+
+    fn from_f32(weight: f32) -> [u8; 2] {
+        f16::from_f32(weight).to_le_bytes()
+    }
+}
+
+impl PlainFormat for BF16 {
+    const TENSOR_TYPE: TensorType = TensorType::BF16;
+    const SUMMARY: &'static str = "upper half of an F32: its range, 8 significant bits";
+    type Element = [u8; 2];
+
+    fn to_f32(element: [u8; 2]) -> f32 {
+        bf16::from_le_bytes(element).to_f32()
+    }
+
+    fn from_f32(weight: f32) -> [u8; 2] {
+        bf16::from_f32(weight).to_le_bytes()
+    }
+}

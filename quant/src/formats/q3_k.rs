@@ -1,0 +1,105 @@
+//! Q3_K: 256 weights of 3 bits; 3.4375 bits per weight.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use llq_gguf::TensorType;
+
+use crate::{
+    format::{BlockFormat, Decoded},
+    packing::{HalfLe, pack, unpack},
+    search::{
+        k_row::for_each_super_block,
+        panel::CodeRange,
+        scale_grid::ScaleCodes,
+        superblock::{self, Shape},
+    },
+};
+
+/// 16 groups of 16 weights of 3 bits, each group with a scale of 6 bits:
+/// `weight = scale * (scale_code - 32) * (code - 4)`.
+#[derive(Debug)]
+pub(crate) enum Q3_K {}
+
+/// A super-block of [`Q3_K`], 110 bytes: [`LAYOUT`](BlockFormat::LAYOUT).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockQ3_K {
+    high_bits: [u8; 32],
+    low_bits: [u8; 64],
+    scale_nibbles: [u8; 8],
+    scale_high_bits: [u8; 4],
+    scale: HalfLe,
+}
+
+/// Integers of the format, and how far its searches go.
+const SHAPE: Shape = Shape {
+    codes: CodeRange { lowest: -4.0, highest: 3.0 },
+    scales: ScaleCodes {
+        range: CodeRange { lowest: -32.0, highest: 31.0 },
+        ends: &[-32.0, 31.0],
+        trials: 32,
+        shrink: 0.4,
+    },
+    trials: 0,
+};
+
+/// What a weight near zero counts without importance, see [`for_each_super_block`].
+const FLOOR: f32 = 2.0;
+
+impl BlockFormat for Q3_K {
+    const TENSOR_TYPE: TensorType = TensorType::Q3_K;
+    const SUMMARY: &'static str = "16 groups of 16 weights of 3 bits, signed scales of 6 bits";
+    const LAYOUT: &'static str = "\
+weight = scale * (scale_code - 32) * (code - 4)
+
+0..32        bit 2 of code 32p+i in bit p of byte i
+32..96       per 128 weights 32 bytes: bits 0-1 of code 32p+i in bits 2p, 2p+1 of byte 32+i
+96..104      bits 0-3 of the scale codes: j in the low nibble of byte 96+j, 8+j in the high
+104..108     bits 4-5 of the scale codes: 4p+j in bits 2p, 2p+1 of byte 104+j
+108..110     scale of the scales, f16";
+    const GROUP: usize = 16;
+    const HAS_MIN: bool = false;
+    const NUMBERS: &'static [Range<usize>] = &[108..110];
+    type Block = BlockQ3_K;
+
+    #[inline(always)]
+    fn decode(block: &BlockQ3_K, out: &mut Decoded) {
+        let mut scales = [0i8; 16];
+        unpack::<4, 8, 0>(&block.scale_nibbles, &mut scales);
+        unpack::<2, 4, 4>(&block.scale_high_bits, &mut scales);
+        let scale = block.scale.to_f32();
+        for (out, code) in out.scales.iter_mut().zip(scales) {
+            *out = scale * f32::from(code - 32);
+        }
+        out.mins.fill(0.0);
+        out.codes.fill(0);
+        unpack::<2, 32, 0>(&block.low_bits, &mut out.codes);
+        unpack::<1, 32, 2>(&block.high_bits, &mut out.codes);
+        out.codes.iter_mut().for_each(|code| *code -= 4);
+    }
+
+    #[inline(always)]
+    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3_K]) {
+        for_each_super_block(
+            row,
+            importance,
+            FLOOR,
+            #[inline(always)]
+            |i, weights, importance| {
+                let found = superblock::encode_symmetric::<16, 2>(weights, importance, SHAPE);
+                let block = &mut out[i];
+                block.scale = found.scale;
+                let scale_codes = found.scale_codes.map(|code| (code + 32) as u8);
+                pack::<4, 8, 0>(&scale_codes, &mut block.scale_nibbles);
+                pack::<2, 4, 4>(&scale_codes, &mut block.scale_high_bits);
+                pack::<2, 32, 0>(&found.codes, &mut block.low_bits);
+                pack::<1, 32, 2>(&found.codes, &mut block.high_bits);
+            },
+        );
+    }
+
+    fn defect(block: &BlockQ3_K) -> Option<&'static str> {
+        (!block.scale.is_finite()).then_some("scale is NaN or infinite")
+    }
+}

@@ -1,0 +1,69 @@
+//! Q5_0: 32 weights of 5 bits with one scale; 5.5 bits per weight.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use llq_gguf::TensorType;
+
+use crate::{
+    format::{BlockFormat, Decoded},
+    packing::{HalfLe, pack, unpack},
+    search::legacy,
+};
+
+/// 32 weights of 5 bits with one scale: `weight = scale * (code - 16)`.
+#[derive(Debug)]
+pub(crate) enum Q5_0 {}
+
+/// A block of [`Q5_0`], 22 bytes: [`LAYOUT`](BlockFormat::LAYOUT).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockQ5_0 {
+    scale: HalfLe,
+    high_bits: [u8; 4],
+    nibbles: [u8; 16],
+}
+
+impl BlockFormat for Q5_0 {
+    const TENSOR_TYPE: TensorType = TensorType::Q5_0;
+    const SUMMARY: &'static str = "32 weights of 5 bits, one scale";
+    const LAYOUT: &'static str = "\
+weight = scale * (code - 16)
+
+0..2         scale, f16
+2..6         bit 4 of code i in bit i of a u32
+6..22        bits 0-3 of code i in the low nibble of byte 6+i, of code 16+i in the high nibble";
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = false;
+    const NUMBERS: &'static [Range<usize>] = &[0..2, 2..6];
+    type Block = BlockQ5_0;
+
+    #[inline(always)]
+    fn decode(block: &BlockQ5_0, out: &mut Decoded) {
+        out.scales[0] = block.scale.to_f32();
+        out.mins[0] = 0.0;
+        let codes = &mut out.codes[..32];
+        codes.fill(0);
+        unpack::<4, 16, 0>(&block.nibbles, codes);
+        unpack::<1, 1, 4>(&block.high_bits, codes);
+        codes.iter_mut().for_each(|code| *code -= 16);
+    }
+
+    #[inline(always)]
+    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
+        legacy::encode_symmetric::<16>(
+            row,
+            importance,
+            #[inline(always)]
+            |i, scale, codes| {
+                out[i].scale = scale;
+                pack::<4, 16, 0>(codes, &mut out[i].nibbles);
+                pack::<1, 1, 4>(codes, &mut out[i].high_bits);
+            },
+        );
+    }
+
+    fn defect(block: &BlockQ5_0) -> Option<&'static str> {
+        (!block.scale.is_finite()).then_some("scale is NaN or infinite")
+    }
+}

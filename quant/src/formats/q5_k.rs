@@ -1,0 +1,107 @@
+//! Q5_K: 256 weights of 5 bits; 5.5 bits per weight.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use llq_gguf::TensorType;
+
+use crate::{
+    format::{BlockFormat, Decoded},
+    packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_six_bit_pairs},
+    search::{
+        k_row::for_each_super_block,
+        panel::CodeRange,
+        scale_grid::ScaleCodes,
+        superblock::{self, Shape},
+    },
+};
+
+/// 8 groups of 32 weights of 5 bits, each group with a scale and a minimum of 6 bits:
+/// `weight = scale * scale_code * code - min * min_code`.
+#[derive(Debug)]
+pub(crate) enum Q5_K {}
+
+/// A super-block of [`Q5_K`], 176 bytes: [`LAYOUT`](BlockFormat::LAYOUT).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockQ5_K {
+    scale: HalfLe,
+    min: HalfLe,
+    groups: [u8; 12],
+    high_bits: [u8; 32],
+    nibbles: [u8; 128],
+}
+
+/// Integers of the format, and how far its searches go.
+const SHAPE: Shape = Shape {
+    codes: CodeRange { lowest: 0.0, highest: 31.0 },
+    scales: ScaleCodes {
+        range: CodeRange { lowest: 0.0, highest: 63.0 },
+        ends: &[63.0],
+        trials: 24,
+        shrink: 0.4,
+    },
+    trials: 5,
+};
+
+/// What a weight near zero counts without importance, see [`for_each_super_block`].
+const FLOOR: f32 = 8.0;
+
+impl BlockFormat for Q5_K {
+    const TENSOR_TYPE: TensorType = TensorType::Q5_K;
+    const SUMMARY: &'static str = "8 groups of 32 weights of 5 bits, scales and minima of 6 bits";
+    const LAYOUT: &'static str = "\
+weight = scale * scale_code * code - min * min_code
+
+0..2         scale of the scales, f16
+2..4         scale of the minima, f16
+4..16        8 scale codes and 8 minimum codes of 6 bits, as in Q4_K
+16..48       bit 4 of code 32p+i in bit p of byte 16+i
+48..176      per 64 weights 32 bytes: bits 0-3 of code i in the low nibble of byte i, of
+             code 32+i in the high";
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = true;
+    const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
+    type Block = BlockQ5_K;
+
+    #[inline(always)]
+    fn decode(block: &BlockQ5_K, out: &mut Decoded) {
+        let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
+        let (scales, mins) = unpack_six_bit_pairs(&block.groups);
+        for j in 0..8 {
+            out.scales[j] = scale * f32::from(scales[j]);
+            out.mins[j] = min * f32::from(mins[j]);
+        }
+        out.codes.fill(0);
+        unpack::<4, 32, 0>(&block.nibbles, &mut out.codes);
+        unpack::<1, 32, 4>(&block.high_bits, &mut out.codes);
+    }
+
+    #[inline(always)]
+    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_K]) {
+        for_each_super_block(
+            row,
+            importance,
+            FLOOR,
+            #[inline(always)]
+            |i, weights, importance| {
+                let found = superblock::encode_affine::<32, 1>(weights, importance, SHAPE);
+                let block = &mut out[i];
+                block.scale = found.scale;
+                block.min = found.min;
+                let (scales, mins) =
+                    (found.scale_codes.map(|c| c as u8), found.min_codes.map(|c| c as u8));
+                block.groups = pack_six_bit_pairs(&scales, &mins);
+                pack::<4, 32, 0>(&found.codes, &mut block.nibbles);
+                pack::<1, 32, 4>(&found.codes, &mut block.high_bits);
+            },
+        );
+    }
+
+    fn defect(block: &BlockQ5_K) -> Option<&'static str> {
+        if !block.scale.is_finite() {
+            return Some("scale is NaN or infinite");
+        }
+        (!block.min.is_finite()).then_some("scale of the minima is NaN or infinite")
+    }
+}

@@ -1,0 +1,62 @@
+//! Q8_0: 32 weights of 8 bits with one scale; 8.5 bits per weight.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+use llq_gguf::TensorType;
+
+use crate::{
+    format::{BlockFormat, Decoded},
+    packing::HalfLe,
+};
+
+/// 32 weights of 8 bits with one scale: `weight = scale * code`.
+#[derive(Debug)]
+pub(crate) enum Q8_0 {}
+
+/// A block of [`Q8_0`], 34 bytes: [`LAYOUT`](BlockFormat::LAYOUT).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct BlockQ8_0 {
+    scale: HalfLe,
+    codes: [i8; 32],
+}
+
+impl BlockFormat for Q8_0 {
+    const TENSOR_TYPE: TensorType = TensorType::Q8_0;
+    const SUMMARY: &'static str = "32 weights of 8 bits, one scale";
+    const LAYOUT: &'static str = "\
+weight = scale * code
+
+0..2         scale, f16
+2..34        code i, signed, in byte 2+i";
+    const GROUP: usize = 32;
+    const HAS_MIN: bool = false;
+    const NUMBERS: &'static [Range<usize>] = &[0..2];
+    type Block = BlockQ8_0;
+
+    #[inline(always)]
+    fn decode(block: &BlockQ8_0, out: &mut Decoded) {
+        out.scales[0] = block.scale.to_f32();
+        out.mins[0] = 0.0;
+        out.codes[..32].copy_from_slice(&block.codes);
+    }
+
+    /// Eight bits are so fine that importance would change nothing of note: it is not used.
+    #[inline(always)]
+    fn encode_row(row: &[f32], _importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
+        for (weights, block) in row.chunks_exact(32).zip(out) {
+            let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            let scale = (largest / 127.0).min(half::f16::MAX.to_f32());
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            block.scale = HalfLe::finite(scale);
+            for (code, weight) in block.codes.iter_mut().zip(weights) {
+                *code = (weight * inverse).round().clamp(-127.0, 127.0) as i8;
+            }
+        }
+    }
+
+    fn defect(block: &BlockQ8_0) -> Option<&'static str> {
+        (!block.scale.is_finite()).then_some("scale is NaN or infinite")
+    }
+}

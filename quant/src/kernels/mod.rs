@@ -1,0 +1,201 @@
+//! The kernel table: operation × instruction set.
+//!
+//! A [`Kernels`] is one row, the code for one instruction set. [`select`] chooses the row once;
+//! `LLQ_ISA=scalar|avx2|avx512` forces a slower one. Every row gives the same bits as the scalar
+//! row, for any length and any shape; only which NaN a NaN is may differ. `NOTES.md` beside this file has the design and the measured
+//! speeds.
+
+// The instruction sets' intrinsics, and calls into code compiled for one of them.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod isa;
+mod panel;
+mod roofline;
+mod scalar;
+pub(crate) mod simd;
+mod tile;
+mod vector;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
+pub(crate) use panel::{CodePanel, CodeTile};
+pub use roofline::Chains;
+pub(crate) use simd::{
+    ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, TILE_TOKENS, Words,
+};
+pub(crate) use work::Work;
+
+/// Hands the list of operations to a macro: the only place that names them.
+macro_rules! operations {
+    ($macro:ident! { $($row:tt)* }) => { $macro! { $($row)*
+        /// `out = e^(values - shift)`, within 1.1 units in the last place.
+        ///
+        /// # Panics
+        /// If `values` and `out` differ in length.
+        pub fn exp_shifted(values: &[f32], shift: f32, out: &mut [f32]) = vector::exp_shifted;
+
+        /// The largest value; minus infinity of none. NaN is passed over.
+        pub fn max(values: &[f32]) -> f32 = vector::max;
+
+        /// `out = x / sqrt(mean(x²) + eps) * weight`.
+        ///
+        /// # Panics
+        /// If `x`, `weight` and `out` differ in length.
+        pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = vector::rms_norm;
+
+        /// The row becomes `e^(row - max)` over the sum of these. A causal row is passed as the
+        /// slice of what it sees.
+        pub fn softmax_in_place(row: &mut [f32]) = vector::softmax_in_place;
+
+        /// `values *= factor`.
+        pub fn scale_in_place(values: &mut [f32], factor: f32) = vector::scale_in_place;
+
+        /// `up *= gate / (1 + e^-gate)`, the gated activation of LLaMA's feed-forward.
+        ///
+        /// # Panics
+        /// If `gate` and `up` differ in length.
+        pub fn silu_mul(gate: &[f32], up: &mut [f32]) = vector::silu_mul;
+
+        /// `sum += values`.
+        ///
+        /// # Panics
+        /// If `sum` and `values` differ in length.
+        pub fn add_assign(sum: &mut [f32], values: &[f32]) = vector::add_assign;
+
+        /// Does nothing but fused multiply-adds in registers; returns how many. The count over the
+        /// time is the limit of f32 products.
+        pub fn multiply_add_burst(chains: Chains) -> u64 = roofline::multiply_add_burst;
+
+        /// Does nothing but products of 8-bit codes in registers; returns how many.
+        pub fn code_product_burst(chains: Chains) -> u64 = roofline::code_product_burst;
+
+        /// The f32 of half-precision numbers, little endian.
+        pub(crate) fn widen_f16(halves: &[[u8; 2]], out: &mut [f32]) = panel::widen_f16;
+
+        /// The codes of activations and, for each 32, their scale: the largest magnitude over 127.
+        /// NaN and infinities make the scale NaN, so that they show in the products.
+        pub(crate) fn quantize_row(values: &[f32], codes: &mut [i8], scales: &mut [f32])
+            = vector::quantize_row;
+
+        /// Lays 32 rows of words (row after row) down as a panel, flipping the bits of `flip`.
+        pub(crate) fn interleave(rows: &[u32], flip: u32, panel: &mut [[Words; 2]])
+            = panel::interleave;
+
+        /// Adds the products of a panel of f32 weights with a tile of f32 activations.
+        pub(crate) fn exact_product(
+            panel: &[[Lanes; 2]],
+            tokens: &[[f32; TILE_TOKENS]],
+            sums: &mut Accumulators
+        ) = tile::exact_product;
+
+        /// Adds the products of a panel of codes with a tile of quantized activations.
+        pub(crate) fn fast_product(
+            panel: CodePanel<'_>,
+            tokens: CodeTile<'_>,
+            sums: &mut Accumulators
+        ) = tile::fast_product;
+    } };
+}
+
+/// Defines the table's columns.
+macro_rules! columns {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+        = $body:path;)*) => {
+        /// The code for one instruction set. There is one only for what this machine has.
+        #[derive(Debug)]
+        pub struct Kernels {
+            isa: Isa,
+            $($name: unsafe fn($($ty),*) $(-> $ret)?,)*
+        }
+
+        impl Kernels {
+            /// The operations, in the order of the table.
+            pub const OPERATIONS: &[&str] = &[$(stringify!($name)),*];
+
+            $($(#[$doc])* $vis fn $name(&self, $($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: a row is handed out only by `for_isa` (and the scalar row, which needs
+                // no feature), so this machine has the features the function is compiled for.
+                unsafe { (self.$name)($($arg),*) }
+            })*
+        }
+    };
+}
+
+/// Defines a row: each operation compiled for the features that `$features` holds.
+macro_rules! cells {
+    ($isa:expr, $token:ty, $features:tt
+     $($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+        = $module:ident::$body:ident;)*) => {
+        $(cell! { $features fn $name($token, $($arg: $ty),*) $(-> $ret)? = $module::$body; })*
+
+        pub(in crate::kernels) static ROW: Kernels = Kernels { isa: $isa, $($name),* };
+    };
+}
+
+/// Compiles an operation for an instruction set.
+macro_rules! cell {
+    ([$($feature:meta)?] fn $name:ident($token:ty, $($arg:ident: $ty:ty),*) $(-> $ret:ty)?
+        = $module:ident::$body:ident;) => {
+        $(#[$feature])?
+        fn $name($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this is reached only through the row, which is handed out only where the
+            // machine has the features.
+            let simd = unsafe { <$token as simd::Simd>::assume() };
+            $module::$body(simd, $($arg),*)
+        }
+    };
+}
+
+/// The module `cells` with the row of an instruction set.
+macro_rules! row {
+    ($isa:expr, $token:ident $(, $feature:meta)?) => {
+        mod cells {
+            use super::$token;
+            use crate::kernels::*;
+
+            operations! { cells! { $isa, $token, [$($feature)?] } }
+        }
+
+        pub(in crate::kernels) use cells::ROW;
+    };
+}
+
+use {cell, cells, operations, row};
+
+operations! { columns! {} }
+
+impl Kernels {
+    /// The row of an instruction set, if this machine has it.
+    pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+        if !isa::missing(isa).is_empty() {
+            return None;
+        }
+        match isa {
+            Isa::Scalar => Some(&scalar::ROW),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(&avx2::ROW),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(&avx512::ROW),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => None,
+        }
+    }
+
+    /// The instruction set of the row.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The lowest index of the largest value; NaN is passed over. `None` where nothing is left.
+    pub fn argmax(&self, values: &[f32]) -> Option<usize> {
+        let largest = self.max(values);
+        values.iter().position(|&value| value == largest)
+    }
+}

@@ -1,0 +1,71 @@
+//! The private layout of weights and activations inside a product. It never reaches a file.
+//!
+//! A panel is 32 weight rows, column by column (or four columns by four columns of codes), so that
+//! one vector load takes the same column of sixteen rows. A tile is 12 tokens in the same order.
+
+use super::simd::{LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words};
+
+/// 32 weight rows as codes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodePanel<'a> {
+    /// Weights that share a scale: 16 or 32.
+    pub(crate) group: usize,
+    /// The codes plus 128, for each four columns.
+    pub(crate) words: &'a [[Words; 2]],
+    /// For each group of columns.
+    pub(crate) scales: &'a [[Lanes; 2]],
+    /// For each group of columns.
+    pub(crate) mins: Option<&'a [[Lanes; 2]]>,
+}
+
+/// The quantized activations of 12 tokens, with sums over groups as long as the panel's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CodeTile<'a> {
+    /// Four i8 codes each, for each four columns.
+    pub(crate) words: &'a [[u32; TILE_TOKENS]],
+    /// For each 32 columns.
+    pub(crate) scales: &'a [[f32; TILE_TOKENS]],
+    /// -128 times the sum of the codes, for each group: undoes the offset of the weights' codes.
+    pub(crate) seeds: &'a [[i32; TILE_TOKENS]],
+    /// Minus the sum of the codes, for each group.
+    pub(crate) negated_sums: &'a [[f32; TILE_TOKENS]],
+}
+
+/// Lays 32 rows of `rows.len() / 32` words each down as a panel, flipping the bits of `flip`.
+#[inline(always)]
+pub(crate) fn interleave<S: Simd>(simd: S, rows: &[u32], flip: u32, panel: &mut [[Words; 2]]) {
+    let len = panel.len();
+    assert_eq!(rows.len(), PANEL_ROWS * len);
+    for (half, rows) in rows.chunks_exact(LANES * len.max(1)).enumerate() {
+        let (blocks, rest) = panel.as_chunks_mut::<LANES>();
+        for (b, block) in blocks.iter_mut().enumerate() {
+            let rows: [&[u32; LANES]; LANES] = std::array::from_fn(|r| {
+                let start = r * len + b * LANES;
+                rows[start..].first_chunk().expect("a block of words is left in the row")
+            });
+            for (vectors, out) in simd.transpose(rows, flip).into_iter().zip(block) {
+                out[half] = vectors;
+            }
+        }
+        let done = blocks.len() * LANES;
+        for (i, out) in rest.iter_mut().enumerate() {
+            out[half] = Words(std::array::from_fn(|r| rows[r * len + done + i] ^ flip));
+        }
+    }
+}
+
+/// The f32 of half-precision numbers.
+#[inline(always)]
+pub(crate) fn widen_f16<S: Simd>(simd: S, halves: &[[u8; 2]], out: &mut [f32]) {
+    assert_eq!(halves.len(), out.len());
+    let (halves, halves_rest) = halves.as_chunks::<LANES>();
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
+    for (halves, out) in halves.iter().zip(out) {
+        simd.store(simd.load_f16(halves), out);
+    }
+    let mut padded = [[0; 2]; LANES];
+    padded[..halves_rest.len()].copy_from_slice(halves_rest);
+    let mut widened = [0.0; LANES];
+    simd.store(simd.load_f16(&padded), &mut widened);
+    out_rest.copy_from_slice(&widened[..out_rest.len()]);
+}

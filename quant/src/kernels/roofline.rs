@@ -1,0 +1,73 @@
+//! What an instruction set can do at most: the two products of the tiles without any memory.
+
+use std::hint::black_box;
+
+use super::simd::{LANES, Simd, Words};
+
+const STEPS: u32 = 1 << 16;
+
+/// How many independent sums a burst has. The faster of the two is the machine's limit: few leave
+/// gaps while a sum waits for itself, many may not fit the registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chains {
+    /// Vectors of sixteen lanes that fit sixteen 256-bit registers.
+    Few,
+    /// Twelve vectors of sixteen lanes.
+    Many,
+}
+
+#[inline(always)]
+pub(crate) fn multiply_add_burst<S: Simd>(simd: S, chains: Chains) -> u64 {
+    match chains {
+        Chains::Few => multiply_adds::<S, 6>(simd),
+        Chains::Many => multiply_adds::<S, 12>(simd),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn code_product_burst<S: Simd>(simd: S, chains: Chains) -> u64 {
+    match chains {
+        Chains::Few => code_products::<S, 4>(simd),
+        Chains::Many => code_products::<S, 12>(simd),
+    }
+}
+
+#[inline(always)]
+fn multiply_adds<S: Simd, const CHAINS: usize>(simd: S) -> u64 {
+    let factor = simd.splat(black_box(0.5));
+    let mut chains = [simd.splat(1.0); CHAINS];
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            *chain = simd.mul_add(*chain, factor, factor);
+        }
+    }
+    for chain in chains {
+        keep(simd, chain);
+    }
+    u64::from(STEPS) * (CHAINS * LANES) as u64
+}
+
+#[inline(always)]
+fn code_products<S: Simd, const CHAINS: usize>(simd: S) -> u64 {
+    let codes = simd.load_codes(&black_box(Words([0x0101_0101; LANES])));
+    // One per chain, so that no chain's products serve another.
+    let mut activations = [0x0101_0101; CHAINS];
+    let mut chains = [simd.seed(0); CHAINS];
+    for _ in 0..STEPS {
+        let activations = black_box(&mut activations);
+        for (chain, &activations) in chains.iter_mut().zip(activations.iter()) {
+            *chain = simd.dot(*chain, codes, activations);
+        }
+    }
+    for chain in chains {
+        keep(simd, simd.to_float(chain));
+    }
+    u64::from(STEPS) * (CHAINS * LANES * 4) as u64
+}
+
+#[inline(always)]
+fn keep<S: Simd>(simd: S, vector: S::F) {
+    let mut lanes = [0.0; LANES];
+    simd.store(vector, &mut lanes);
+    black_box(lanes);
+}

@@ -1,0 +1,31 @@
+//! What the bytes of a quantized tensor mean, how to make them with the least error, and how to
+//! multiply by them.
+//!
+//! - [`FORMATS`] lists every format; one file each under `formats/`.
+//! - [`mix`] says which tensor of a model gets which format.
+//! - [`kernels`] holds the instruction-set specific code; its scalar rows are the
+//!   oracle of all others.
+
+#![deny(missing_docs)]
+
+mod activations;
+mod attention;
+mod format;
+mod formats;
+mod formats_markdown;
+pub mod kernels;
+mod matmul;
+pub mod mix;
+mod packing;
+mod product;
+mod registry;
+mod rope;
+mod search;
+
+pub use activations::{Activations, Mode};
+pub use attention::{Mask, Rows, attention_scores, attention_values};
+pub use format::Decoded;
+pub use formats_markdown::formats_markdown;
+pub use matmul::{Matrix, MatrixError, Scratch, matmul, matmul_with};
+pub use registry::{BlockInfo, FORMATS, FormatInfo, RowError, format};
+pub use rope::rotate_pairs;

@@ -1,0 +1,59 @@
+//! The 16-bit scale and minimum fields.
+
+use bytemuck::{Pod, Zeroable};
+use half::f16;
+
+/// An IEEE half in little-endian order, without alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub(crate) struct HalfLe([u8; 2]);
+
+impl HalfLe {
+    /// Positive zero.
+    pub(crate) const ZERO: HalfLe = HalfLe([0; 2]);
+
+    /// The nearest half, ties to even; what is too large becomes the largest finite half, and NaN
+    /// becomes zero, since no block may hold a scale that is NaN or infinite.
+    #[inline(always)]
+    pub(crate) fn finite(value: f32) -> HalfLe {
+        let largest = f16::MAX.to_f32();
+        let value = if value.is_nan() { 0.0 } else { value.clamp(-largest, largest) };
+        HalfLe(f16::from_f32(value).to_le_bytes())
+    }
+
+    /// The value.
+    #[inline(always)]
+    pub(crate) fn to_f32(self) -> f32 {
+        f16::from_le_bytes(self.0).to_f32()
+    }
+
+    /// Whether the value is neither NaN nor infinite.
+    #[inline(always)]
+    pub(crate) fn is_finite(self) -> bool {
+        self.0[1] & 0x7c != 0x7c
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_finite_exactly_when_its_value_is() {
+        for bits in 0..=u16::MAX {
+            let half = HalfLe(bits.to_le_bytes());
+            assert_eq!(half.is_finite(), half.to_f32().is_finite(), "{bits:#06x}");
+            if half.is_finite() {
+                assert_eq!(HalfLe::finite(half.to_f32()), half, "{bits:#06x}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_value_becomes_an_infinite_half() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 65520.0, -1e38, 1e-45] {
+            assert!(HalfLe::finite(value).is_finite(), "{value}");
+        }
+        assert_eq!(HalfLe::finite(f32::NEG_INFINITY).to_f32(), -65504.0);
+    }
+}

@@ -1,0 +1,138 @@
+//! Q4_0, Q4_1, Q5_0 and Q5_1: blocks of 32 weights with a half-precision scale.
+//!
+//! Without importance the bytes equal those of the reference encoders (`gguf` of PyPI): the scale
+//! comes from the extreme weights and codes are rounded once. With importance the scale is
+//! searched.
+
+use half::f16;
+
+use super::{
+    affine::{MinSign, fit_affine},
+    panel::{CodeRange, GROUPS, Panel},
+    symmetric::fit_symmetric,
+    weighting::{limit, mean_square, weigh_by},
+};
+use crate::packing::HalfLe;
+
+const BLOCK: usize = 32;
+
+/// Trials at each end of a block's span.
+const TRIALS: usize = 7;
+
+/// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
+/// `write` takes the block's index, its scale and its codes.
+#[inline(always)]
+pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
+    row: &[f32],
+    importance: Option<&[f32]>,
+    mut write: impl FnMut(usize, HalfLe, &[u8; BLOCK]),
+) {
+    let range = CodeRange { lowest: -f32::from(HALF_RANGE), highest: f32::from(HALF_RANGE - 1) };
+    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(row, q)) {
+        return weighted.for_each_panel(
+            #[inline(always)]
+            |first, blocks, panel| {
+                let scales = fit_symmetric(panel, range).scale.map(HalfLe::finite);
+                let codes = panel.codes(&scales.map(HalfLe::to_f32), &[0.0; GROUPS], range);
+                for g in 0..blocks {
+                    write(first + g, scales[g], &codes[g]);
+                }
+            },
+        );
+    }
+    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let (scale, codes) = round_symmetric::<HALF_RANGE>(weights);
+        write(i, scale, &codes);
+    }
+}
+
+/// Encodes a row for `weight = scale * code + minimum` with codes up to `LARGEST`. `write` takes
+/// the block's index, its scale, its minimum and its codes.
+#[inline(always)]
+pub(crate) fn encode_affine<const LARGEST: u8>(
+    row: &[f32],
+    importance: Option<&[f32]>,
+    mut write: impl FnMut(usize, HalfLe, HalfLe, &[u8; BLOCK]),
+) {
+    let range = CodeRange { lowest: 0.0, highest: f32::from(LARGEST) };
+    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(row, q)) {
+        return weighted.for_each_panel(
+            #[inline(always)]
+            |first, blocks, panel| {
+                let fit = fit_affine(panel, range, MinSign::Any, TRIALS);
+                let (scales, mins) =
+                    (fit.scale.map(HalfLe::finite), fit.min.map(|min| HalfLe::finite(-min)));
+                let subtracted = mins.map(|min| -min.to_f32());
+                let codes = panel.codes(&scales.map(HalfLe::to_f32), &subtracted, range);
+                for g in 0..blocks {
+                    write(first + g, scales[g], mins[g], &codes[g]);
+                }
+            },
+        );
+    }
+    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let (scale, min, codes) = round_affine::<LARGEST>(weights);
+        write(i, scale, min, &codes);
+    }
+}
+
+/// A row with what its errors count.
+struct WeightedRow {
+    weights: Vec<f32>,
+    importance: Vec<f32>,
+}
+
+impl WeightedRow {
+    /// `None` where the importance is zero throughout.
+    #[inline(always)]
+    fn new(row: &[f32], importance: &[f32]) -> Option<WeightedRow> {
+        let weights: Vec<f32> = row.iter().copied().map(limit).collect();
+        let mut weighted = vec![0.0; row.len()];
+        weigh_by(importance, &weights, mean_square(&weights), &mut weighted)
+            .then_some(WeightedRow { weights, importance: weighted })
+    }
+
+    /// Hands over the row in panels: index of the first block, number of blocks, and the panel;
+    /// the last may have fewer than eight blocks.
+    #[inline(always)]
+    fn for_each_panel(&self, mut encode: impl FnMut(usize, usize, &Panel<BLOCK>)) {
+        const PANEL: usize = BLOCK * GROUPS;
+        let panels = self.weights.chunks(PANEL).zip(self.importance.chunks(PANEL));
+        for (p, (weights, importance)) in panels.enumerate() {
+            encode(p * GROUPS, weights.len() / BLOCK, &Panel::new(weights, importance));
+        }
+    }
+}
+
+/// The first weight of largest magnitude gets code 0; the scale takes the opposite of its sign.
+#[inline(always)]
+fn round_symmetric<const HALF_RANGE: u8>(weights: &[f32; BLOCK]) -> (HalfLe, [u8; BLOCK]) {
+    let half_range = f32::from(HALF_RANGE);
+    let extreme = weights.iter().fold(weights[0], |m, &w| if w.abs() > m.abs() { w } else { m });
+    let scale = within_half(extreme / -half_range);
+    let inverse = inverse_or_zero(scale);
+    let codes = weights.map(|w| ((w * inverse + (half_range + 0.5)) as u8).min(2 * HALF_RANGE - 1));
+    (HalfLe::finite(scale), codes)
+}
+
+/// The smallest weight gets code 0, the largest weight the largest code.
+#[inline(always)]
+fn round_affine<const LARGEST: u8>(weights: &[f32; BLOCK]) -> (HalfLe, HalfLe, [u8; BLOCK]) {
+    let min = within_half(weights.iter().copied().fold(f32::INFINITY, f32::min));
+    let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let scale = within_half((max - min) / f32::from(LARGEST));
+    let inverse = inverse_or_zero(scale);
+    let codes = weights.map(|w| (((w - min) * inverse + 0.5) as u8).min(LARGEST));
+    (HalfLe::finite(scale), HalfLe::finite(min), codes)
+}
+
+/// What is beyond the range of a half is cut before codes are made with it.
+#[inline(always)]
+fn within_half(value: f32) -> f32 {
+    value.clamp(-f16::MAX.to_f32(), f16::MAX.to_f32())
+}
+
+#[inline(always)]
+fn inverse_or_zero(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}

@@ -1,0 +1,21 @@
+//! How encoders find scales, minima and codes.
+//!
+//! Every search works on [`panel::Panel`]s, eight groups side by side, so that the compiler turns
+//! each step into vector instructions and the result does not depend on their width:
+//!
+//! 1. [`symmetric`] and [`affine`] fit a scale (and a minimum) of their own to every group;
+//! 2. [`scale_grid`] picks the super-block's scale whose integer multiples meet those best;
+//! 3. [`superblock`] settles the integers: neighbouring integers are tried with codes rounded
+//!    anew, the half-precision scales are refitted to the codes, and so on while the error falls.
+//!
+//! [`weighting`] says which squared error is minimised. [`legacy`] has formats without
+//! super-blocks.
+
+mod affine;
+pub(crate) mod k_row;
+pub(crate) mod legacy;
+pub(crate) mod panel;
+pub(crate) mod scale_grid;
+pub(crate) mod superblock;
+mod symmetric;
+pub(crate) mod weighting;
