@@ -2,16 +2,16 @@
 //!
 //! While a file is being written, its writer owns the temporary, so the run unwinds and the writer
 //! removes it. At any other time the handler removes the temporary folder, if there is one, and
-//! ends the process at once.
+//! ends the process at once. Whoever ends the process holds the folder's lock until it is gone, so
+//! that no other thread can fill the folder again or report what it misses there.
 
 use std::{
-    fs,
     io::{self, IsTerminal, Write},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -26,18 +26,15 @@ const INTERRUPTED: u8 = 130;
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 static WRITERS: AtomicUsize = AtomicUsize::new(0);
-static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+static FOLDER: Mutex<Option<TempDir>> = Mutex::new(None);
 
 /// Runs `work` with Ctrl-C (and SIGTERM, SIGHUP) handled.
 pub(crate) fn guard(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     ctrlc::set_handler(on_signal)
         .map_err(|error| Refusal::new(format!("cannot handle Ctrl-C: {error}")))?;
     match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Err(_) | Ok(Err(_)) if PRESSED.load(SeqCst) => leave(),
         Ok(result) => result,
-        Err(_) if PRESSED.load(SeqCst) => {
-            end_line();
-            Ok(ExitCode::from(INTERRUPTED))
-        }
         Err(fault) => panic::resume_unwind(fault),
     }
 }
@@ -51,10 +48,8 @@ fn on_signal() {
 }
 
 fn leave() -> ! {
-    if let Some(folder) = &*FOLDER.lock().unwrap_or_else(PoisonError::into_inner) {
-        // Whoever interrupts wants no more messages.
-        let _ = fs::remove_dir_all(folder);
-    }
+    let mut folder = temporary_folder();
+    drop(folder.take());
     end_line();
     process::exit(i32::from(INTERRUPTED))
 }
@@ -72,6 +67,10 @@ pub(crate) struct Writing(());
 impl Writing {
     pub(crate) fn start() -> Writing {
         WRITERS.fetch_add(1, SeqCst);
+        // Either this sees the signal or the handler sees the writer.
+        if PRESSED.load(SeqCst) {
+            leave();
+        }
         Writing(())
     }
 
@@ -93,17 +92,29 @@ impl Drop for Writing {
     }
 }
 
+fn temporary_folder() -> MutexGuard<'static, Option<TempDir>> {
+    FOLDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The one temporary folder of a run; removed at its end, however it ends.
-pub(crate) struct TemporaryFolder(TempDir);
+pub(crate) struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
     pub(crate) fn new() -> io::Result<TemporaryFolder> {
-        let folder = tempfile::Builder::new().prefix("llq-").tempdir()?;
-        *FOLDER.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.path().to_owned());
-        Ok(TemporaryFolder(folder))
+        let mut folder = temporary_folder();
+        let created = tempfile::Builder::new().prefix("llq-").tempdir()?;
+        let path = created.path().to_owned();
+        *folder = Some(created);
+        Ok(TemporaryFolder(path))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        &self.0
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        drop(temporary_folder().take());
     }
 }
