@@ -111,6 +111,31 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// A file has not the MD5 sum that its list says.
+    #[error(
+        "{path}: its MD5 sum is {found}, expected {expected} from {list}: the file is damaged, \
+         or another one under its name", path = path.display(), list = list.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The list.
+        list: PathBuf,
+        /// The sum in the list.
+        expected: String,
+        /// The file's sum.
+        found: String,
+    },
+    /// A line of a list of MD5 sums is none.
+    #[error(
+        "{path}: line {line} is not an MD5 sum and the name of a file beside it", path = path.display()
+    )]
+    Checklist {
+        /// The list.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+    },
     /// A tensor that the architecture needs is not there.
     #[error("{path}: tensor {tensor:?} is missing{}", nearest_hint(nearest), path = path.display())]
     MissingTensor {

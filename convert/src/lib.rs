@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+mod checklist;
 mod error;
 mod json;
 mod plan;
@@ -18,12 +19,13 @@ mod tokenizer;
 mod weights;
 mod write;
 
+pub use checklist::{has_checksums, verify_checksums};
 pub use error::Error;
 pub use llq_gguf::Overwrite;
 pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
 pub use source::{Note, Source};
-pub use tokenizer::TokenizerError;
+pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
 pub use weights::{
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},

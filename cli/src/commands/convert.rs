@@ -1,16 +1,19 @@
 //! `llq convert`: a published checkpoint becomes GGUF.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::OnceLock};
 
-use clap::{ValueEnum, builder::NonEmptyStringValueParser};
-use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
+use clap::ValueEnum;
+use llq_convert::{OpenOptions, Output as Types, PreName, Requantize, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
     args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    escape::Escaped,
     failure::Refusal,
     output::Output,
+    progress::{Progress, Unit},
+    target::Target,
 };
 
 const EXAMPLES: &str = "\
@@ -49,8 +52,12 @@ pub(crate) struct Args {
     ctx: Option<u32>,
 
     /// Pre-tokenizer of a byte-level BPE, by llama.cpp's name, in place of the recognised one
-    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
-    pre: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = PreName::parse)]
+    pre: Option<PreName>,
+
+    /// First compare the files with the MD5 sums in Meta's checklist.chk
+    #[arg(long)]
+    verify_checksums: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -67,8 +74,47 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let request =
         Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
-    let open = OpenOptions { pre: args.pre.clone() };
+    check_files(args, output)?;
+    let open = OpenOptions { pre: args.pre, context_length: args.ctx };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
+}
+
+/// Compares the files with Meta's list of sums, where that is asked for.
+fn check_files(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let folder = &args.checkpoint;
+    if !args.verify_checksums {
+        if llq_convert::has_checksums(folder) {
+            output.note(&"checklist.chk was not compared with the files; --verify-checksums does");
+        }
+        return Ok(());
+    }
+    // What stands against the output should not show after minutes.
+    Target::check(&args.target.output, args.target.overwrite(), folder)?;
+    let progress = Verifying { output, shown: OnceLock::new() };
+    let notes = llq_convert::verify_checksums(folder, &progress)?;
+    for note in notes {
+        output.note(&Escaped(&note.0));
+    }
+    output.done(&"the files have the MD5 sums of checklist.chk");
+    Ok(())
+}
+
+/// Shows the reading of files whose size is known once they are open.
+struct Verifying<'a> {
+    output: &'a Output,
+    shown: OnceLock<Progress<'a>>,
+}
+
+impl llq_convert::Progress for Verifying<'_> {
+    fn begin(&self, total_bytes: u64) {
+        self.shown.get_or_init(|| self.output.progress("verifying", total_bytes, Unit::Bytes));
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(shown) = self.shown.get() {
+            shown.advance(bytes);
+        }
+    }
 }
 
 fn types(args: &Args) -> Types {

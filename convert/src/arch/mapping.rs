@@ -169,7 +169,10 @@ fn numbered(stem: &str, block: Option<u32>) -> String {
 
 /// The candidate with the smallest edit distance, if a third of the name or less differs. `None`
 /// also of more or longer names than a model has: the time to compare them is a hostile file's.
-fn nearest<'a>(name: &str, candidates: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl ExactSizeIterator<Item = &'a str>,
+) -> Option<String> {
     const MAX_CANDIDATES: usize = 1 << 13;
     const MAX_NAME: usize = 128;
     if candidates.len() > MAX_CANDIDATES {

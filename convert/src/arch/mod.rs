@@ -9,7 +9,7 @@ mod tensors;
 
 pub(crate) use hyperparameters::{Hyperparameters, RopeScaling};
 pub(crate) use llama::LLAMA;
-pub(crate) use mapping::{MappedTensor, Origin};
+pub(crate) use mapping::{MappedTensor, Origin, nearest};
 pub(crate) use rope::Llama3Rope;
 use tensors::Row;
 

@@ -26,8 +26,7 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     check_tied(&config, &mapped)?;
     let mut notes = Vec::new();
     let size = hyperparameters.vocabulary as usize;
-    let vocabulary =
-        tokenizer::open_hugging_face(folder, &config, size, options.pre(), &mut notes)?;
+    let vocabulary = tokenizer::open_hugging_face(folder, &config, size, options.pre, &mut notes)?;
 
     let name = config.get("_name_or_path").and_then(|name| name.as_str()).and_then(last_part);
     let name = name.unwrap_or_else(|| general::model_name(folder));

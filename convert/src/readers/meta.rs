@@ -1,15 +1,20 @@
 //! A Meta folder: `params.json`, `consolidated.NN.pth`, `tokenizer.model`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{OpenOptions, checkpoint::Checkpoint, general};
+use super::{
+    OpenOptions,
+    checkpoint::Checkpoint,
+    general,
+    generation::{Generation, Signs, llama3_rope},
+};
 use crate::{
     Error, Note,
-    arch::{Hyperparameters, LLAMA, Llama3Rope, MappedTensor, Naming, Origin, RopeScaling},
+    arch::{Hyperparameters, LLAMA, MappedTensor, Naming, Origin, RopeScaling},
     error::Result,
     json::JsonFile,
     source::{row_bytes, rows},
-    tokenizer::{self, SpecialNames},
+    tokenizer::{self, Llama3, SpecialNames, Tuning},
     weights::{Weights, model_parallel::ModelParallel},
 };
 
@@ -21,10 +26,12 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         |piece, shards| LLAMA.model_parallel_cut(piece, shards, embedding, folder),
         |pieces| LLAMA.shard_count(pieces, embedding),
     )?;
-    let hyperparameters = hyperparameters(&params, &weights, folder)?;
+    let name = general::model_name(folder);
+    let mut notes = Vec::new();
+    let hyperparameters =
+        hyperparameters(&params, &weights, folder, (&name, options.context_length), &mut notes)?;
     let mut mapped = LLAMA.map_tensors(folder, &weights, Naming::Meta, &hyperparameters)?;
 
-    let mut notes = vec![context_length_note(&hyperparameters)];
     notes.extend(rope_note(&hyperparameters));
     notes.extend(drop_tied_output(&weights, &mut mapped)?);
     let names = match hyperparameters.rope_scaling {
@@ -32,10 +39,12 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         _ => SpecialNames::Llama3,
     };
     let size = hyperparameters.vocabulary as usize;
-    let path = tokenizer_path(folder)?;
-    let vocabulary = tokenizer::open_meta(&path, size, names, options.pre(), &mut notes)?;
+    let path = tokenizer_path(folder, &mut notes)?;
+    let is_instruct = name.to_lowercase().contains("instruct");
+    let tuning = if is_instruct { Tuning::Instruct } else { Tuning::Base };
+    let llama3 = Llama3 { names, tuning, pre: options.pre };
+    let vocabulary = tokenizer::open_meta(&path, size, llama3, &mut notes)?;
 
-    let name = general::model_name(folder);
     let metadata =
         general::metadata(&LLAMA, &name, Vec::new(), &hyperparameters, &vocabulary, &mapped);
     let weights: Box<dyn Weights> = Box::new(weights);
@@ -85,20 +94,28 @@ fn are_equal(weights: &dyn Weights, a: &MappedTensor, b: &MappedTensor) -> Resul
 }
 
 /// LLaMA 1 was distributed with the tokenizer beside the folders of the models.
-fn tokenizer_path(folder: &Path) -> Result<std::path::PathBuf> {
+fn tokenizer_path(folder: &Path, notes: &mut Vec<Note>) -> Result<PathBuf> {
     const NAME: &str = "tokenizer.model";
     let inside = folder.join(NAME);
-    let beside = folder.parent().map(|parent| parent.join(NAME));
-    [Some(inside), beside].into_iter().flatten().find(|path| path.exists()).ok_or_else(|| {
-        let looked_for = format!("{NAME}, nor in the folder above");
-        Error::MissingFile { folder: folder.to_path_buf(), looked_for }
-    })
+    if inside.exists() {
+        return Ok(inside);
+    }
+    // Through "..", so that it is the folder's own parent also where the path is "." or a link.
+    let above = folder.join("..").join(NAME);
+    if above.exists() {
+        notes.push(Note(format!("{NAME} is taken from the folder above")));
+        return Ok(above);
+    }
+    let looked_for = format!("{NAME}, nor in the folder above");
+    Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for })
 }
 
 fn hyperparameters(
     params: &JsonFile,
     weights: &dyn Weights,
     folder: &Path,
+    (name, context_length): (&str, Option<u32>),
+    notes: &mut Vec<Note>,
 ) -> Result<Hyperparameters> {
     if params.get("moe").is_some() {
         return Err(params.unsupported("moe", "experts".to_owned(), "dense models"));
@@ -112,12 +129,16 @@ fn hyperparameters(
         Some(true) => RopeScaling::Llama3(llama3_rope(embedding)),
         Some(false) | None => RopeScaling::None,
     };
+    let context_length = context_length.unwrap_or_else(|| {
+        let rope_scaling = &rope_scaling;
+        let signs = Signs { rope_theta, rope_scaling, norm_epsilon, heads, kv_heads, name };
+        let generation = Generation::of(&signs);
+        notes.push(generation.note());
+        generation.context_length
+    });
     Hyperparameters {
         layers: params.count("n_layers")?,
-        context_length: match rope_scaling {
-            RopeScaling::None => context_length(rope_theta, norm_epsilon, (embedding, kv_heads)),
-            _ => SCALED_CONTEXT,
-        },
+        context_length,
         embedding,
         // params.json has only the ingredients of these two; LLaMA 1 and 2 say -1 for the latter.
         feed_forward: rows_of("layers.0.feed_forward.w1.weight", weights, folder)?,
@@ -132,30 +153,6 @@ fn hyperparameters(
     .checked(params.path(), Naming::Meta)
 }
 
-/// The length of training by generation, which Meta's files do not say: Code Llama has another
-/// RoPE base, LLaMA 3 yet another; LLaMA 2 has another epsilon than LLaMA 1, but for the largest,
-/// which differs from LLaMA 2's in having a key-value head for each of its 64 heads.
-fn context_length(rope_theta: f32, norm_epsilon: f32, (width, kv_heads): (u32, u32)) -> u32 {
-    match (rope_theta, norm_epsilon) {
-        (1e6, _) => 16384,
-        (5e5, _) => 8192,
-        (_, 1e-5) if (width, kv_heads) != (8192, 64) => 4096,
-        _ => 2048,
-    }
-}
-
-/// The context of Llama 3.1 and later, in tokens.
-const SCALED_CONTEXT: u32 = 131_072;
-
-/// Llama 3.1's scaling, which Meta's own code applies to all models; the small ones of Llama 3.2
-/// were trained with another factor (llama-models#166, #241).
-fn llama3_rope(embedding: u32) -> Llama3Rope {
-    /// The width of the 3B model.
-    const SMALL: u32 = 3072;
-    let factor = if embedding <= SMALL { 32.0 } else { Llama3Rope::DEFAULT.factor };
-    Llama3Rope { factor, ..Llama3Rope::DEFAULT }
-}
-
 fn rope_note(hyperparameters: &Hyperparameters) -> Option<Note> {
     let RopeScaling::Llama3(rope) = &hyperparameters.rope_scaling else { return None };
     Some(Note(format!(
@@ -163,17 +160,6 @@ fn rope_note(hyperparameters: &Hyperparameters) -> Option<Note> {
          Llama 3.2, else 8)",
         rope.factor, hyperparameters.embedding
     )))
-}
-
-fn context_length_note(hyperparameters: &Hyperparameters) -> Note {
-    let Hyperparameters { context_length, rope_theta, norm_epsilon, .. } = hyperparameters;
-    let from = match hyperparameters.rope_scaling {
-        RopeScaling::None => {
-            format!("rope_theta {rope_theta}, norm_eps {norm_epsilon} and the size")
-        }
-        _ => "use_scaled_rope".to_owned(),
-    };
-    Note(format!("params.json has no context length; {context_length} follows from {from}"))
 }
 
 fn rows_of(name: &str, weights: &dyn Weights, folder: &Path) -> Result<u32> {
@@ -189,30 +175,4 @@ fn rows_of(name: &str, weights: &dyn Weights, folder: &Path) -> Result<u32> {
         expected: vec![u32::MAX.into(), tensor.columns()],
         found: tensor.shape.clone(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_models_have_the_factor_of_llama_3_2() {
-        let factors = [2048, 3072, 4096, 8192].map(|width| llama3_rope(width).factor);
-        assert_eq!(factors, [32.0, 32.0, 8.0, 8.0]);
-    }
-
-    #[test]
-    fn generations_are_told_apart() {
-        let cases = [
-            ("LLaMA 7B", (1e4, 1e-6, (4096, 32)), 2048),
-            ("LLaMA 65B", (1e4, 1e-5, (8192, 64)), 2048),
-            ("Llama 2 7B", (1e4, 1e-5, (4096, 32)), 4096),
-            ("Llama 2 70B", (1e4, 1e-5, (8192, 8)), 4096),
-            ("Code Llama 34B", (1e6, 1e-5, (8192, 8)), 16384),
-            ("Llama 3 70B", (5e5, 1e-5, (8192, 8)), 8192),
-        ];
-        for (model, (theta, epsilon, size), expected) in cases {
-            assert_eq!(context_length(theta, epsilon, size), expected, "{model}");
-        }
-    }
 }

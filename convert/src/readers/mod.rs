@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod general;
+mod generation;
 mod gguf;
 mod hugging_face;
 mod meta;
@@ -9,7 +10,7 @@ mod meta;
 use std::path::Path;
 
 use crate::{
-    Error, Source,
+    Error, PreName, Source,
     error::Result,
     weights::{InputFile, is_lfs_pointer},
 };
@@ -29,15 +30,11 @@ pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
 /// What holds whatever the files of a checkpoint say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// The value of `tokenizer.ggml.pre`, a name that llama.cpp has for the way a byte-level BPE
-    /// cuts a text into words. For checkpoints only: a GGUF file has its own.
-    pub pre: Option<String>,
-}
-
-impl OpenOptions {
-    fn pre(&self) -> Option<&str> {
-        self.pre.as_deref()
-    }
+    /// The value of `tokenizer.ggml.pre`: how a byte-level BPE cuts a text into words. For
+    /// checkpoints only: a GGUF file has its own.
+    pub pre: Option<PreName>,
+    /// The context length of a Meta checkpoint, whose files do not say it: else it is guessed.
+    pub context_length: Option<u32>,
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {

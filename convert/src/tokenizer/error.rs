@@ -110,6 +110,16 @@ pub enum TokenizerError {
         /// Names that are recognised.
         known: Vec<&'static str>,
     },
+    /// A vocabulary with byte fallback is cut or changed before its merges in a way that GGUF's
+    /// SentencePiece can not express.
+    #[error(
+        "a vocabulary with byte_fallback, which GGUF has as SentencePiece's, and before it {step}: \
+         SentencePiece only makes \u{2581} of spaces; where there is a tokenizer.model, put it here"
+    )]
+    ByteFallback {
+        /// The first such step.
+        step: String,
+    },
     /// A token has an id that is none.
     #[error("token {text:?} has id {id}, expected one below 2147483648")]
     TokenId {

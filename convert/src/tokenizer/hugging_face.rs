@@ -1,13 +1,17 @@
 //! What Hugging Face keeps around a tokenizer: added tokens, special tokens, chat templates.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use serde_json::Value as Json;
 
 use super::{
     Encoding, Token, TokenKind, TokenizerError, Vocabulary,
+    byte_fallback::ByteFallback,
     chat_template::chat_templates,
-    fit, note_size, padding,
+    fit,
+    infill::infill_ids,
+    note_size, padding,
+    pre_name::PreName,
     pre_tokenizer::recognise,
     sentencepiece::SentencePiece,
     special::{ListedToken, SpecialSources, listed_tokens},
@@ -24,7 +28,7 @@ pub(crate) fn open(
     folder: &Path,
     config: &JsonFile,
     size: usize,
-    pre: Option<&str>,
+    pre: Option<PreName>,
     notes: &mut Vec<Note>,
 ) -> Result<Vocabulary> {
     let files = Files {
@@ -39,7 +43,14 @@ pub(crate) fn open(
         notes.extend(pre.map(|_| Note::pre_not_used()));
         files.with_sentencepiece(&model, size, notes)
     } else if json.exists() {
-        files.with_byte_level_bpe(&json, size, pre, notes)
+        let path = &json;
+        let json = TokenizerJson::open(path)?;
+        if json.is_sentencepiece() {
+            notes.extend(pre.map(|_| Note::pre_not_used()));
+            files.with_byte_fallback(path, &json, size, notes)
+        } else {
+            files.with_byte_level_bpe(path, &json, size, pre, notes)
+        }
     } else {
         let looked_for = "tokenizer.model, and no tokenizer.json".to_owned();
         Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for })
@@ -76,9 +87,11 @@ impl Files<'_> {
         self.place_decoder(&mut tokens, notes)?;
         note_size(published, &tokens, notes);
         let own = [("bos", model.bos), ("eos", model.eos)];
+        let mut special = self.special(listed_tokens(self.folder)?, own).ids(&tokens, notes);
+        special.extend(infill_ids(&tokens));
         Vocabulary {
             encoding: Encoding::SentencePiece,
-            special: self.special(listed_tokens(self.folder)?, own).ids(&tokens, notes),
+            special,
             add_bos: self.flag("add_bos_token")?,
             add_eos: self.flag("add_eos_token")?,
             add_sep: None,
@@ -91,17 +104,57 @@ impl Files<'_> {
         .checked(path)
     }
 
-    fn with_byte_level_bpe(
+    fn with_byte_fallback(
         &self,
         path: &Path,
+        json: &TokenizerJson,
         size: usize,
-        pre: Option<&str>,
         notes: &mut Vec<Note>,
     ) -> Result<Vocabulary> {
         let problem = |problem| Error::Tokenizer { path: path.to_path_buf(), problem };
-        let json = TokenizerJson::open(path)?;
+        let ByteFallback { tokens: own, space_prefix, inexact } =
+            ByteFallback::of(json).map_err(problem)?;
+        notes.push(scores_note(inexact));
+        let listed = listed(&json.added_tokens).map_err(problem)?;
+        let known: HashSet<&str> = own.iter().map(|(_, token)| token.text.as_str()).collect();
+        let added =
+            json.added_tokens.iter().filter(|added| !known.contains(added.content.as_str()));
+        let added: Vec<(u32, Token)> = added
+            .map(|added| Ok((checked_id(&added.content, added.id)?, added.token())))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(problem)?;
+        let published = own.iter().chain(&added).map(|&(id, _)| id as usize + 1).max().unwrap_or(0);
+        let mut tokens = placed(own.into_iter().chain(added), size);
+        self.place_decoder(&mut tokens, notes)?;
+        note_size(published, &tokens, notes);
+
+        let flags = TemplateFlags::of(&json.post_processor, self.settings.as_ref());
+        let mut special = self.special(listed, [("bos", None), ("eos", None)]).ids(&tokens, notes);
+        special.extend(infill_ids(&tokens));
+        Vocabulary {
+            encoding: Encoding::SentencePiece,
+            special,
+            add_bos: self.flag("add_bos_token")?.or(flags.add_bos),
+            add_eos: self.flag("add_eos_token")?.or(flags.add_eos),
+            add_sep: None,
+            add_space_prefix: self.flag("add_prefix_space")?.or(written_space_prefix(space_prefix)),
+            chat_templates: chat_templates(self.folder, self.settings.as_ref())?,
+            tokens,
+        }
+        .checked(path)
+    }
+
+    fn with_byte_level_bpe(
+        &self,
+        path: &Path,
+        json: &TokenizerJson,
+        size: usize,
+        pre: Option<PreName>,
+        notes: &mut Vec<Note>,
+    ) -> Result<Vocabulary> {
+        let problem = |problem| Error::Tokenizer { path: path.to_path_buf(), problem };
         let pre = match pre {
-            Some(name) => name,
+            Some(name) => name.as_str(),
             None => recognise(&json.pre_tokenizer, json.model.whole_words()).map_err(problem)?,
         };
         notes.extend(normalizer_note(&json.normalizer));
@@ -232,18 +285,39 @@ fn looks_special(text: &str) -> bool {
 /// The tokens of a model and those added to it at their ids, as far as `size` reaches.
 fn byte_level_tokens(own: &[(u32, &str)], added: &[AddedToken], size: usize) -> Vec<Token> {
     let own = own.iter().map(|&(id, text)| {
-        (u64::from(id), Token { text: text.to_owned(), score: 0.0, kind: TokenKind::Normal })
+        (id, Token { text: text.to_owned(), score: 0.0, kind: TokenKind::Normal })
     });
-    let added = added.iter().map(|AddedToken { id, content, special }| {
-        (*id, added_token(content, if *special { Special::Yes } else { Special::No }))
-    });
+    let added = added.iter().filter_map(|added| Some((added.id.try_into().ok()?, added.token())));
+    placed(own.chain(added), size)
+}
+
+/// Tokens at their ids, as far as `size` reaches, with padding between.
+fn placed(all: impl Iterator<Item = (u32, Token)>, size: usize) -> Vec<Token> {
     let mut tokens: Vec<Token> = (0..size).map(padding).collect();
-    for (id, token) in own.chain(added) {
-        if let Some(place) = usize::try_from(id).ok().and_then(|id| tokens.get_mut(id)) {
+    for (id, token) in all {
+        if let Some(place) = tokens.get_mut(id as usize) {
             *place = token;
         }
     }
     tokens
+}
+
+impl AddedToken {
+    fn token(&self) -> Token {
+        added_token(&self.content, if self.special { Special::Yes } else { Special::No })
+    }
+}
+
+fn scores_note(inexact: usize) -> Note {
+    const FROM: &str = "there is no tokenizer.model: scores follow from the order of the merges \
+                        in tokenizer.json";
+    Note(match inexact {
+        0 => FROM.to_owned(),
+        count => format!(
+            "{FROM}, which scores can not express for {count} tokens: there a text \
+                          may become other tokens"
+        ),
+    })
 }
 
 /// The ids of added tokens, checked.

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::{
-    Encoding, Token, TokenKind, Vocabulary, fit, note_size,
+    Encoding, PreName, Token, TokenKind, Vocabulary, fit,
+    infill::infill_ids,
+    note_size,
     sentencepiece::{MAX_MODEL, SentencePiece},
     tiktoken::{Tiktoken, looks_like_tiktoken},
     written_space_prefix,
@@ -18,24 +20,38 @@ pub(crate) enum SpecialNames {
     Llama31,
 }
 
-/// The vocabulary in `path` for an embedding of `size` rows. `names` and `pre`, a name of a
-/// pre-tokenizer in place of LLaMA 3's, matter to a tiktoken vocabulary only.
+/// Whether a model was trained to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tuning {
+    Base,
+    Instruct,
+}
+
+/// What matters to a tiktoken vocabulary only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Llama3 {
+    pub(crate) names: SpecialNames,
+    pub(crate) tuning: Tuning,
+    /// In place of LLaMA 3's.
+    pub(crate) pre: Option<PreName>,
+}
+
+/// The vocabulary in `path` for an embedding of `size` rows.
 pub(crate) fn open(
     path: &Path,
     size: usize,
-    names: SpecialNames,
-    pre: Option<&str>,
+    llama3: Llama3,
     notes: &mut Vec<Note>,
 ) -> Result<Vocabulary> {
     let bytes = InputFile::read_small(path, MAX_MODEL)?;
     let problem = |problem| Error::Tokenizer { path: path.to_path_buf(), problem };
     let vocabulary = if looks_like_tiktoken(&bytes) {
-        let pre = pre.unwrap_or("llama-bpe").to_owned();
+        let pre = llama3.pre.map_or("llama-bpe", PreName::as_str).to_owned();
         let model = Tiktoken::parse(&bytes).map_err(problem)?;
         let merges = model.merges().map_err(problem)?;
-        of_tiktoken(&model, names, Encoding::ByteLevelBpe { pre, merges }, size, notes)
+        of_tiktoken(&model, llama3, Encoding::ByteLevelBpe { pre, merges }, size, notes)
     } else {
-        notes.extend(pre.map(|_| Note::pre_not_used()));
+        notes.extend(llama3.pre.map(|_| Note::pre_not_used()));
         of_sentencepiece(SentencePiece::parse(&bytes).map_err(problem)?, size, notes)
     };
     vocabulary.checked(path)
@@ -47,6 +63,8 @@ fn of_sentencepiece(model: SentencePiece, size: usize, notes: &mut Vec<Note>) ->
     special.extend(model.eos.map(|id| ("eos_token_id", id)));
     let published = model.tokens.len();
     let tokens = fit(model.tokens, size);
+    special.retain(|&(_, id)| (id as usize) < size);
+    special.extend(infill_ids(&tokens));
     note_size(published, &tokens, notes);
     Vocabulary {
         encoding: Encoding::SentencePiece,
@@ -62,7 +80,7 @@ fn of_sentencepiece(model: SentencePiece, size: usize, notes: &mut Vec<Note>) ->
 
 fn of_tiktoken(
     model: &Tiktoken,
-    names: SpecialNames,
+    Llama3 { names, tuning, .. }: Llama3,
     encoding: Encoding,
     size: usize,
     notes: &mut Vec<Note>,
@@ -71,11 +89,16 @@ fn of_tiktoken(
     let mut tokens: Vec<Token> = model.texts().map(|text| token(text, TokenKind::Normal)).collect();
     tokens.extend(names.texts().map(|text| token(text, TokenKind::Control)));
     notes.push(Note(names.note().to_owned()));
+    notes.push(Note(tuning.note().to_owned()));
 
     let published = tokens.len();
     let tokens = fit(tokens, size);
     note_size(published, &tokens, notes);
-    let special = [("bos_token_id", model.len()), ("eos_token_id", model.len() + 1)];
+    let end = match tuning {
+        Tuning::Base => SpecialNames::END_OF_TEXT,
+        Tuning::Instruct => SpecialNames::END_OF_TURN,
+    };
+    let special = [("bos_token_id", model.len()), ("eos_token_id", model.len() + end)];
     let in_vocabulary = special.into_iter().filter(|&(_, id)| id < size);
     Vocabulary {
         encoding,
@@ -92,6 +115,10 @@ fn of_tiktoken(
 impl SpecialNames {
     /// Special tokens after those of the file.
     const COUNT: usize = 256;
+
+    /// Places among the special tokens, in every version.
+    const END_OF_TEXT: usize = 1;
+    const END_OF_TURN: usize = 9;
 
     /// Places among the special tokens that have a name; the others are numbered in turn.
     fn named(self) -> &'static [(usize, &'static str)] {
@@ -136,6 +163,20 @@ impl SpecialNames {
             }
             SpecialNames::Llama31 => {
                 "special tokens have the names of Llama 3.1 and later, as use_scaled_rope is true"
+            }
+        }
+    }
+}
+
+impl Tuning {
+    fn note(self) -> &'static str {
+        match self {
+            Tuning::Base => {
+                "EOS is <|end_of_text|>, as the folder's name does not say that this is an \
+                 Instruct model"
+            }
+            Tuning::Instruct => {
+                "EOS is <|eot_id|>, which ends a turn, as the folder's name says Instruct"
             }
         }
     }

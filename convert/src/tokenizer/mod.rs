@@ -1,10 +1,13 @@
 //! Vocabularies: one file per published form, and the metadata they become.
 
 mod byte_alphabet;
+mod byte_fallback;
 mod chat_template;
 mod error;
 mod hugging_face;
+mod infill;
 mod meta;
+mod pre_name;
 mod pre_tokenizer;
 mod protobuf;
 mod sentencepiece;
@@ -21,7 +24,8 @@ use crate::{Error, Note, error::Result};
 
 pub use error::TokenizerError;
 pub(crate) use hugging_face::open as open_hugging_face;
-pub(crate) use meta::{SpecialNames, open as open_meta};
+pub(crate) use meta::{Llama3, SpecialNames, Tuning, open as open_meta};
+pub use pre_name::{PreName, UnknownPreName};
 
 /// A token of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]

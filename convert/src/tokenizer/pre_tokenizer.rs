@@ -1,16 +1,15 @@
 //! How a text is cut into words before merges apply: the steps of `tokenizer.json`, and the name
 //! GGUF has for it.
 
+mod known;
+
 use serde_json::Value as Json;
 
+use self::{
+    WholeWords::Kept,
+    known::{KNOWN, MATCHES_ALL},
+};
 use super::TokenizerError;
-
-/// Pre-tokenizers that have a name.
-struct Known {
-    name: &'static str,
-    steps: &'static [Step<'static>],
-    whole_words: WholeWords,
-}
 
 /// Whether a word that is a token stays whole, whatever its merges make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,27 +26,15 @@ enum Step<'a> {
     Split(&'a str),
     /// Cuts out each digit.
     Digits,
+    /// Cuts out runs of digits.
+    DigitRuns,
+    /// Cuts out runs of punctuation.
+    PunctuationRuns,
     /// Cuts at GPT-2's own regex, and spells bytes in its alphabet.
     Gpt2,
     /// Spells bytes in GPT-2's alphabet.
     Spell,
 }
-
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-use WholeWords::{Kept, Merged};
-
-/// The names are llama.cpp's.
-#[rustfmt::skip]
-const KNOWN: &[Known] = &[
-    Known { name: "llama-bpe", steps: &[Step::Split(LLAMA_3), Step::Spell], whole_words: Kept },
-    Known { name: "smaug-bpe", steps: &[Step::Split(LLAMA_3), Step::Spell], whole_words: Merged },
-    Known { name: "qwen2", steps: &[Step::Split(QWEN_2), Step::Spell], whole_words: Merged },
-    Known { name: "gpt-2", steps: &[Step::Gpt2], whole_words: Merged },
-    // SmolLM and others have the same under names of their own.
-    Known { name: "starcoder", steps: &[Step::Digits, Step::Gpt2], whole_words: Merged },
-];
 
 /// GGUF's name of the `pre_tokenizer` of a `tokenizer.json`.
 pub(super) fn recognise(
@@ -76,11 +63,21 @@ fn parse_step(step: &Json) -> Option<Step<'_>> {
     let is = |key: &str, value: bool| step.get(key).and_then(Json::as_bool) == Some(value);
     match kind(step)? {
         "Split" => {
-            let isolated = step.get("behavior").and_then(Json::as_str) == Some("Isolated");
-            let plain = isolated && !is("invert", true);
-            step.get("pattern")?.get("Regex")?.as_str().filter(|_| plain).map(Step::Split)
+            let regex = step.get("pattern")?.get("Regex")?.as_str()?;
+            let plain = match step.get("behavior")?.as_str()? {
+                "Isolated" => !is("invert", true),
+                // Keeps the matches, which leave nothing out.
+                "Removed" => is("invert", true) && MATCHES_ALL.contains(&regex),
+                _ => false,
+            };
+            plain.then_some(Step::Split(regex))
         }
         "Digits" if is("individual_digits", true) => Some(Step::Digits),
+        "Digits" => Some(Step::DigitRuns),
+        "Punctuation" => {
+            let runs = step.get("behavior").and_then(Json::as_str) == Some("Contiguous");
+            runs.then_some(Step::PunctuationRuns)
+        }
         "ByteLevel" if is("add_prefix_space", true) => None,
         "ByteLevel" if is("use_regex", false) => Some(Step::Spell),
         "ByteLevel" => Some(Step::Gpt2),
@@ -113,7 +110,7 @@ fn describe(step: &Json) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{known::LLAMA_3, *};
 
     fn split(regex: &str) -> Json {
         let spell = json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": false });
@@ -123,31 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn known_ones_are_recognised_by_what_they_do() {
-        let gpt2 = json!({ "type": "ByteLevel", "add_prefix_space": false });
-        let digits = json!({ "type": "Digits", "individual_digits": true });
-        let starcoder = json!({ "type": "Sequence", "pretokenizers": [digits, gpt2] });
-        let cases = [
-            (split(LLAMA_3), Kept, "llama-bpe"),
-            (split(LLAMA_3), Merged, "smaug-bpe"),
-            (split(QWEN_2), Merged, "qwen2"),
-            (gpt2, Merged, "gpt-2"),
-            (starcoder, Merged, "starcoder"),
-        ];
-        for (json, whole_words, name) in cases {
-            assert_eq!(recognise(&json, whole_words), Ok(name));
-        }
-    }
-
-    #[test]
     fn unknown_ones_are_shown() {
-        let error = recognise(&split(r"\p{Han}+"), Merged).unwrap_err().to_string();
+        let error = recognise(&split(r"\p{Han}+"), WholeWords::Merged).unwrap_err().to_string();
         for part in [r#"Split "\\p{Han}+", then ByteLevel"#, "--pre NAME", "llama-bpe"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         let mut inverted = split(LLAMA_3);
         inverted["pretokenizers"][0]["invert"] = json!(true);
         assert!(recognise(&inverted, Kept).is_err());
-        assert!(recognise(&Json::Null, Merged).unwrap_err().to_string().contains("unknown: none"));
+        assert!(
+            recognise(&Json::Null, WholeWords::Merged)
+                .unwrap_err()
+                .to_string()
+                .contains("unknown: none")
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{Token, tokenizer_json::MAX_TOKENIZER_JSON};
+use super::{Token, TokenKind, tokenizer_json::MAX_TOKENIZER_JSON};
 use crate::{Error, Note, error::Result, json::JsonFile, weights::InputFile};
 
 /// Names of special tokens in JSON keys and in metadata keys ("seperator" is what GGUF has).
@@ -74,13 +74,33 @@ impl SpecialSources<'_> {
     fn id(&self, name: &str, tokens: &[Token], notes: &mut Vec<Note>) -> Option<u32> {
         let text = self.settings.and_then(|settings| special_text(settings, name));
         let listed = self.listed.iter().find(|token| text == Some(token.content.as_str()));
-        let configured =
-            listed.map(|token| token.id).or_else(|| config_id(self.config, name, notes));
+        let own = self.model.iter().find(|(own, _)| *own == name).and_then(|&(_, id)| id);
+        let configured = listed.map(|token| token.id).or_else(|| {
+            let id = config_id(self.config, name, notes)?;
+            Some(
+                own.filter(|_| self.contradicts_model(name, id, tokens))
+                    .inspect(|own| {
+                        notes.push(Note(format!(
+                    "config.json says {name}_token_id {id}, which the tokenizer has for another \
+                     token: its own {own} is taken"
+                )));
+                    })
+                    .unwrap_or(id),
+            )
+        });
         configured.or_else(|| {
-            let &(_, own) = self.model.iter().find(|(own, _)| *own == name)?;
+            let may_be_named = self.model.iter().any(|(own, _)| *own == name);
             let named = tokens.iter().position(|token| text == Some(token.text.as_str()));
-            named.map(|id| id as u32).or(own)
+            named.filter(|_| may_be_named).map(|id| id as u32).or(own)
         })
+    }
+
+    /// Whether the model says that `id`, from `config.json`, is another special token: early
+    /// conversions of LLaMA 1 have the unknown token for BOS and BOS for EOS (alpaca-lora#279).
+    fn contradicts_model(&self, name: &str, id: u32, tokens: &[Token]) -> bool {
+        let is_unknown =
+            tokens.get(id as usize).is_some_and(|token| token.kind == TokenKind::Unknown);
+        is_unknown || self.model.iter().any(|&(other, own)| other != name && own == Some(id))
     }
 }
 

@@ -42,6 +42,10 @@ pub(super) struct AddedToken {
 pub(super) struct Bpe {
     #[serde(default)]
     ignore_merges: Option<bool>,
+    #[serde(default)]
+    byte_fallback: Option<bool>,
+    #[serde(default)]
+    unk_token: Option<String>,
     vocab: Entries,
     merges: Vec<Merge>,
 }
@@ -68,7 +72,38 @@ impl TokenizerJson {
     }
 }
 
+impl TokenizerJson {
+    /// Whether the model is SentencePiece's: over characters, with tokens for bytes. Some
+    /// byte-level ones say byte_fallback too.
+    pub(super) fn is_sentencepiece(&self) -> bool {
+        let steps = self.pre_tokenizer.get("pretokenizers").and_then(Json::as_array);
+        let steps = steps.map_or(std::slice::from_ref(&self.pre_tokenizer), Vec::as_slice);
+        let kind = |step: &Json| step.get("type").and_then(Json::as_str).map(str::to_owned);
+        let is_byte_level = steps.iter().any(|step| kind(step).as_deref() == Some("ByteLevel"));
+        self.model.byte_fallback == Some(true) && !is_byte_level
+    }
+}
+
 impl Bpe {
+    /// The token for what has none.
+    pub(super) fn unknown(&self) -> Option<&str> {
+        self.unk_token.as_deref()
+    }
+
+    /// The parts of each merge, by its index.
+    pub(super) fn merged_pairs(
+        &self,
+    ) -> impl Iterator<Item = std::result::Result<(usize, (&str, &str)), TokenizerError>> {
+        self.merges.iter().enumerate().map(|(index, merge)| {
+            let sound = |&(left, right): &(&str, &str)| !left.is_empty() && !right.is_empty();
+            let parts = merge.pair().filter(sound).ok_or_else(|| {
+                let problem = "not two parts with a space between";
+                TokenizerError::Merge { index, merge: merge.to_string(), problem }
+            });
+            Ok((index, parts?))
+        })
+    }
+
     pub(super) fn whole_words(&self) -> WholeWords {
         match self.ignore_merges {
             Some(true) => WholeWords::Kept,
@@ -128,11 +163,16 @@ pub(super) fn checked_id(text: &str, id: u64) -> std::result::Result<u32, Tokeni
 }
 
 impl Merge {
+    fn pair(&self) -> Option<(&str, &str)> {
+        match self {
+            Merge::Text(text) => text.split_once(' '),
+            Merge::Pair(left, right) => Some((left, right)),
+        }
+    }
+
+    /// The two where GGUF can have them.
     fn parts(&self) -> Option<(&str, &str)> {
-        let (left, right) = match self {
-            Merge::Text(text) => text.split_once(' ')?,
-            Merge::Pair(left, right) => (left.as_str(), right.as_str()),
-        };
+        let (left, right) = self.pair()?;
         // A space in a part would move the cut; byte-level tokens have none.
         let sound = |part: &str| !part.is_empty() && !part.contains(' ');
         (sound(left) && sound(right)).then_some((left, right))
@@ -159,8 +199,6 @@ struct ModelKind {
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
-    byte_fallback: Option<bool>,
-    #[serde(default)]
     continuing_subword_prefix: Option<String>,
     #[serde(default)]
     end_of_word_suffix: Option<String>,
@@ -173,10 +211,6 @@ impl ModelKind {
         // Early files have no type.
         if let Some(kind) = self.kind.as_ref().filter(|kind| *kind != "BPE") {
             return fail("type", format!("{kind:?}"), "\"BPE\"");
-        }
-        if self.byte_fallback == Some(true) {
-            let expected = "false; a vocabulary like this is read from tokenizer.model";
-            return fail("byte_fallback", "true".to_owned(), expected);
         }
         let affixes = [
             ("continuing_subword_prefix", &self.continuing_subword_prefix),

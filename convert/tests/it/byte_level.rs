@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use llq_convert::{Error, OpenOptions, Request, TokenizerError, open, open_with};
+use llq_convert::{Error, OpenOptions, PreName, Request, TokenizerError, open, open_with};
 use llq_gguf::{Array, Value};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
@@ -120,7 +120,7 @@ fn an_unknown_pre_tokenizer_is_shown_and_can_be_named() {
 
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path(), &json.to_string());
-    let options = OpenOptions { pre: Some("tekken".to_owned()) };
+    let options = OpenOptions { pre: PreName::parse("tekken").ok(), ..OpenOptions::default() };
     let source = open_with(folder.path(), &options).unwrap();
     assert_eq!(source.metadata().string("tokenizer.ggml.pre").unwrap(), "tekken");
 }
@@ -177,7 +177,6 @@ fn ids_beyond_the_embedding_cost_nothing() {
 fn other_models_are_refused() {
     let cases = [
         ("type", json!("Unigram"), "type"),
-        ("byte_fallback", json!(true), "byte_fallback"),
         ("end_of_word_suffix", json!("</w>"), "end_of_word_suffix"),
     ];
     for (key, value, expected) in cases {

@@ -36,7 +36,13 @@ fn llama_3_meta_form_says_what_it_chose() {
     let Some(path) = shared("models/tiny-llama-3/meta") else { return };
     let source = llq_convert::open(&path).unwrap();
     let notes: Vec<&str> = source.notes().iter().map(|note| note.0.as_str()).collect();
-    let expected = ["131072", "32 follows from dim 256", "output.weight equals", "Llama 3.1"];
+    let expected = [
+        "131072, that of Llama 3.1",
+        "32 follows from dim 256",
+        "output.weight equals",
+        "names of Llama 3.1",
+        "EOS is <|end_of_text|>",
+    ];
     for (note, part) in notes.iter().zip(expected) {
         assert!(note.contains(part), "{note}");
     }

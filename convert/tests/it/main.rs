@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests, too
 
+mod byte_fallback;
 mod byte_level;
+mod checklist;
 mod checkpoints;
 mod golden;
+mod meta_forms;
 mod model_parallel;
 mod pipeline;
 mod safetensors;

@@ -143,13 +143,20 @@ pub(crate) fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
 
 /// A SentencePiece model of `count` pieces: unknown, BOS, EOS, then single letters.
 pub(crate) fn tokenizer(count: u8) -> Vec<u8> {
+    let letters: Vec<String> = (3..count).map(|id| char::from(b'a' + id - 3).to_string()).collect();
+    let special = ["<unk>", "<s>", "</s>"].into_iter();
+    let pieces: Vec<&str> = special.chain(letters.iter().map(String::as_str)).collect();
+    named_tokenizer(&pieces)
+}
+
+/// A SentencePiece model of those pieces, of which the first three are unknown, BOS and EOS.
+pub(crate) fn named_tokenizer(pieces: &[&str]) -> Vec<u8> {
     let mut model = Vec::new();
-    for id in 0..count {
-        let (text, kind) = match id {
-            0 => ("<unk>".to_owned(), 2),
-            1 => ("<s>".to_owned(), 3),
-            2 => ("</s>".to_owned(), 3),
-            _ => (char::from(b'a' + id - 3).to_string(), 1),
+    for (id, text) in (0u8..).zip(pieces) {
+        let kind = match id {
+            0 => 2,
+            1 | 2 => 3,
+            _ => 1,
         };
         let mut piece = vec![0x0a, text.len() as u8];
         piece.extend(text.bytes());
