@@ -15,7 +15,11 @@ use crate::{
     json::JsonFile,
     source::{row_bytes, rows},
     tokenizer::{self, Llama3, SpecialNames, Tuning},
-    weights::{Weights, model_parallel::ModelParallel},
+    weights::{
+        Weights,
+        model_parallel::ModelParallel,
+        twin_heads::{self, TwinHeads},
+    },
 };
 
 pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
@@ -28,12 +32,15 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     )?;
     let name = general::model_name(folder);
     let mut notes = Vec::new();
-    let hyperparameters =
-        hyperparameters(&params, &weights, folder, (&name, options.context_length), &mut notes)?;
-    let mut mapped = LLAMA.map_tensors(folder, &weights, Naming::Meta, &hyperparameters)?;
+    notes.extend(fp8_note(&weights));
+    let heads = Heads::of(&params)?;
+    let (weights, heads) = without_twins(weights, heads, folder, &mut notes)?;
+    let guess = (&*name, options.context_length);
+    let hyperparameters = hyperparameters(&params, heads, &*weights, folder, guess, &mut notes)?;
+    let mut mapped = LLAMA.map_tensors(folder, &*weights, Naming::Meta, &hyperparameters)?;
 
     notes.extend(rope_note(&hyperparameters));
-    notes.extend(drop_tied_output(&weights, &mut mapped)?);
+    notes.extend(drop_tied_output(&*weights, &mut mapped)?);
     let names = match hyperparameters.rope_scaling {
         RopeScaling::Llama3(_) => SpecialNames::Llama31,
         _ => SpecialNames::Llama3,
@@ -47,7 +54,6 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 
     let metadata =
         general::metadata(&LLAMA, &name, Vec::new(), &hyperparameters, &vocabulary, &mapped);
-    let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }
 
@@ -110,8 +116,58 @@ fn tokenizer_path(folder: &Path, notes: &mut Vec<Note>) -> Result<PathBuf> {
     Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for })
 }
 
+/// How the attention is cut into heads.
+#[derive(Clone, Copy, Debug)]
+struct Heads {
+    embedding: u32,
+    heads: u32,
+    kv_heads: u32,
+}
+
+impl Heads {
+    fn of(params: &JsonFile) -> Result<Heads> {
+        let heads = params.count("n_heads")?;
+        let kv_heads = params.optional_count("n_kv_heads")?.unwrap_or(heads);
+        Ok(Heads { embedding: params.count("dim")?, heads, kv_heads })
+    }
+
+    fn head_dim(self) -> u32 {
+        self.embedding.checked_div(self.heads).unwrap_or(0)
+    }
+}
+
+/// Leaves out the second of each two equal key-value heads, where grouped queries were cut into as
+/// many shards as `params.json` says there are such heads.
+fn without_twins(
+    weights: ModelParallel,
+    heads: Heads,
+    folder: &Path,
+    notes: &mut Vec<Note>,
+) -> Result<(Box<dyn Weights>, Heads)> {
+    let Heads { kv_heads, .. } = heads;
+    let head_rows = u64::from(heads.head_dim());
+    let may_have = kv_heads < heads.heads && u64::from(kv_heads) == weights.shards() as u64;
+    if !may_have || !twin_heads::has_twins(&weights, kv_heads.into(), head_rows)? {
+        return Ok((Box::new(weights), heads));
+    }
+    let kept = kv_heads / 2;
+    notes.push(Note(format!(
+        "the {kv_heads} key-value heads are {kept}, each in two shards: {kept} are written"
+    )));
+    let weights = TwinHeads::new(weights, kv_heads.into(), head_rows, folder);
+    Ok((Box::new(weights), Heads { kv_heads: kept, ..heads }))
+}
+
+fn fp8_note(weights: &ModelParallel) -> Option<Note> {
+    let count = Some(weights.fp8_tensors()).filter(|&count| count > 0)?;
+    Some(Note(format!(
+        "{count} tensors are FP8 (E4M3) with a scale per row: read as BF16, rounded"
+    )))
+}
+
 fn hyperparameters(
     params: &JsonFile,
+    shape: Heads,
     weights: &dyn Weights,
     folder: &Path,
     (name, context_length): (&str, Option<u32>),
@@ -120,9 +176,7 @@ fn hyperparameters(
     if params.get("moe").is_some() {
         return Err(params.unsupported("moe", "experts".to_owned(), "dense models"));
     }
-    let embedding = params.count("dim")?;
-    let heads = params.count("n_heads")?;
-    let kv_heads = params.optional_count("n_kv_heads")?.unwrap_or(heads);
+    let Heads { embedding, heads, kv_heads } = shape;
     let rope_theta = params.optional_float("rope_theta")?.unwrap_or(10000.0);
     let norm_epsilon = params.float("norm_eps")?;
     let rope_scaling = match params.optional_bool("use_scaled_rope")? {
@@ -145,7 +199,7 @@ fn hyperparameters(
         vocabulary: rows_of("tok_embeddings.weight", weights, folder)?,
         heads,
         kv_heads,
-        head_dim: embedding.checked_div(heads).unwrap_or(0),
+        head_dim: shape.head_dim(),
         rope_theta,
         rope_scaling,
         norm_epsilon,

@@ -4,7 +4,9 @@ mod file;
 pub(crate) mod model_parallel;
 pub(crate) mod safetensors;
 pub(crate) mod safetensors_folder;
+mod shard;
 pub(crate) mod torch;
+pub(crate) mod twin_heads;
 
 use std::{fmt, ops::Range, path::Path};
 
@@ -51,6 +53,14 @@ impl PublishedTensor {
     /// The product of all extents but the last.
     pub(crate) fn rows(&self) -> u64 {
         self.shape.split_last().map_or(1, |(_, outer)| outer.iter().product())
+    }
+
+    /// Bytes of a number of a type that weights have.
+    pub(crate) fn number_bytes(&self) -> u64 {
+        match self.dtype {
+            Dtype::Float(TensorType::F32) => 4,
+            _ => 2,
+        }
     }
 
     /// The float type; an error for tensors of other numbers. `path` is the checkpoint.

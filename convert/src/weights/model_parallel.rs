@@ -8,9 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llq_gguf::TensorType;
-
-use super::{Dtype, PublishedTensor, Weights, torch::TorchFile};
+use super::{Dtype, PublishedTensor, Weights, shard::Shard};
 use crate::{Error, error::Result};
 
 /// How the pieces of a tensor make up the whole.
@@ -27,7 +25,7 @@ pub(crate) enum Cut {
 /// All tensors of the shards, each whole.
 #[derive(Debug)]
 pub(crate) struct ModelParallel {
-    shards: Vec<TorchFile>,
+    shards: Vec<Shard>,
     tensors: Vec<PublishedTensor>,
     joined: Vec<Joined>,
 }
@@ -53,9 +51,11 @@ impl ModelParallel {
         cut: impl Fn(&PublishedTensor, u64) -> Result<Cut>,
         count: impl Fn(&[PublishedTensor]) -> Option<u64>,
     ) -> Result<ModelParallel> {
-        let shards: Vec<TorchFile> =
-            shard_paths(folder)?.iter().map(|path| TorchFile::open(path)).collect::<Result<_>>()?;
-        let pieces = shards.first().map_or(&[][..], TorchFile::tensors);
+        let paths = shard_paths(folder)?;
+        let shards: Vec<Shard> = (paths.iter().enumerate())
+            .map(|(rank, path)| Shard::open(folder, rank, path))
+            .collect::<Result<_>>()?;
+        let pieces = shards.first().map_or(&[][..], Shard::tensors);
         check_count(folder, shards.len(), count(pieces))?;
         let indexes: Vec<HashMap<&str, usize>> = shards.iter().map(by_name).collect();
         check_same_names(&shards, &indexes)?;
@@ -76,6 +76,15 @@ impl ModelParallel {
         Ok(all)
     }
 
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Tensors of which the pieces are in FP8, and read as BF16.
+    pub(crate) fn fp8_tensors(&self) -> usize {
+        self.shards.first().map_or(0, Shard::fp8_tensors)
+    }
+
     /// Replicated pieces must be equal: a shard of another model shows here.
     fn check_replicas(&self) -> Result<()> {
         const MAX_REPLICA: u64 = 64 << 20;
@@ -90,7 +99,7 @@ impl ModelParallel {
                 let problem = format!("tensor {:?}: replica of {bytes} bytes", tensor.name);
                 return Err(shard_error(self.shards[0].path(), problem));
             }
-            let read = |shard: &TorchFile, piece: usize| -> Result<Vec<u8>> {
+            let read = |shard: &Shard, piece: usize| -> Result<Vec<u8>> {
                 let mut replica = vec![0; bytes as usize];
                 shard.read_rows(piece, 0..joined.rows, &mut replica)?;
                 Ok(replica)
@@ -245,11 +254,11 @@ fn shard_name(number: u64) -> String {
     format!("consolidated.{number:02}.pth")
 }
 
-fn by_name(shard: &TorchFile) -> HashMap<&str, usize> {
+fn by_name(shard: &Shard) -> HashMap<&str, usize> {
     shard.tensors().iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect()
 }
 
-fn check_same_names(shards: &[TorchFile], indexes: &[HashMap<&str, usize>]) -> Result<()> {
+fn check_same_names(shards: &[Shard], indexes: &[HashMap<&str, usize>]) -> Result<()> {
     let Some((first, others)) = indexes.split_first() else { return Ok(()) };
     for (shard, index) in shards.iter().skip(1).zip(others) {
         if let Some(absent) = first.keys().filter(|name| !index.contains_key(*name)).min() {
@@ -265,7 +274,7 @@ fn check_same_names(shards: &[TorchFile], indexes: &[HashMap<&str, usize>]) -> R
 }
 
 fn join(
-    shards: &[TorchFile],
+    shards: &[Shard],
     first: &PublishedTensor,
     pieces: Vec<usize>,
     cut: Cut,
@@ -293,10 +302,7 @@ fn join(
         let problem = || format!("tensor {:?} of all shards is too large", first.name);
         *extent = wide.ok_or_else(|| shard_error(shards[0].path(), problem()))?;
     }
-    let number_bytes = match first.dtype {
-        Dtype::Float(TensorType::F32) => 4,
-        _ => 2,
-    };
+    let number_bytes = first.number_bytes();
     let (rows, columns) = (first.rows(), first.columns());
     Ok((whole, Joined { cut, pieces, rows, columns, number_bytes }))
 }

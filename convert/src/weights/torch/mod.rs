@@ -108,6 +108,19 @@ impl TorchFile {
     }
 }
 
+impl TorchFile {
+    /// Reads part of the first row, which has numbers of `out.len() / columns` bytes.
+    pub(crate) fn read_columns(
+        &self,
+        tensor: usize,
+        columns: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let number_bytes = out.len() as u64 / (columns.end - columns.start).max(1);
+        self.file.read_at(self.places[tensor].start + columns.start * number_bytes, out)
+    }
+}
+
 /// What a file is that is no ZIP archive, if that can be told.
 fn other_form(start: &[u8]) -> Option<&'static str> {
     // A pickle of the integer 0x1950a86a20f9469cfc6c.

@@ -87,12 +87,20 @@ pub(super) type NamedView<'a> = (&'a str, TensorView<'a>);
 enum Global {
     RebuildTensor,
     RebuildParameter,
+    RebuildUntyped,
     OrderedDict,
     Storage(StorageType),
+    /// A storage of bytes; what numbers they are, its tensor says.
+    UntypedStorage,
+    Dtype(StorageType),
 }
+
+/// The type of a storage that has none.
+const UNTYPED: StorageType = StorageType("Untyped");
 
 const GLOBALS: &[(&str, &str, Global)] = &[
     ("torch._utils", "_rebuild_tensor_v2", Global::RebuildTensor),
+    ("torch._utils", "_rebuild_tensor_v3", Global::RebuildUntyped),
     ("torch._utils", "_rebuild_parameter", Global::RebuildParameter),
     ("collections", "OrderedDict", Global::OrderedDict),
     ("torch", "FloatStorage", Global::Storage(StorageType("Float"))),
@@ -106,6 +114,9 @@ const GLOBALS: &[(&str, &str, Global)] = &[
     ("torch", "ByteStorage", Global::Storage(StorageType("Byte"))),
     ("torch", "BoolStorage", Global::Storage(StorageType("Bool"))),
     ("torch", "ComplexFloatStorage", Global::Storage(StorageType("ComplexFloat"))),
+    ("torch.storage", "UntypedStorage", Global::UntypedStorage),
+    ("torch", "float8_e4m3fn", Global::Dtype(StorageType("Float8_e4m3fn"))),
+    ("torch", "float8_e5m2", Global::Dtype(StorageType("Float8_e5m2"))),
 ];
 
 /// A place in [`Machine::values`].
@@ -339,7 +350,7 @@ impl<'a> Machine<'a> {
         let parts: Vec<&Value<'_>> = parts.iter().map(|&part| &self.values[part]).collect();
         let [
             Value::Text("storage"),
-            Value::Global(Global::Storage(storage_type)),
+            Value::Global(storage_type),
             Value::Text(key),
             Value::Text(_location),
             Value::Integer(elements),
@@ -347,9 +358,14 @@ impl<'a> Machine<'a> {
         else {
             return Err(self.malformed("persistent id that is no storage"));
         };
+        let storage_type = match storage_type {
+            Global::Storage(storage_type) => *storage_type,
+            Global::UntypedStorage => UNTYPED,
+            _ => return Err(self.malformed("persistent id that is no storage")),
+        };
         let elements = u64::try_from(*elements)
             .map_err(|_| self.malformed("storage with a negative number of elements"))?;
-        let storage = Storage { storage_type: *storage_type, key, elements };
+        let storage = Storage { storage_type, key, elements };
         self.push(Value::Storage(storage));
         Ok(())
     }
@@ -363,6 +379,7 @@ impl<'a> Machine<'a> {
         let result = match &self.values[callee] {
             Value::Global(Global::OrderedDict) if arguments.is_empty() => Value::Dict(Vec::new()),
             Value::Global(Global::RebuildTensor) => Value::Tensor(self.tensor(arguments)?),
+            Value::Global(Global::RebuildUntyped) => Value::Tensor(self.untyped_tensor(arguments)?),
             Value::Global(Global::RebuildParameter) => self.parameter(arguments)?,
             _ => return Err(self.malformed("REDUCE of what can not be called so")),
         };
@@ -384,6 +401,21 @@ impl<'a> Machine<'a> {
         }
         let offset = self.extent(offset)?;
         Ok(TensorView { storage: *storage, offset, shape, stride })
+    }
+
+    /// `_rebuild_tensor_v3(storage, offset, shape, stride, requires_grad, hooks, dtype, …)`. The
+    /// types that it is for have one byte a number, so that bytes of the storage are elements.
+    fn untyped_tensor(&self, arguments: &[Handle]) -> Result<TensorView<'a>, PickleError> {
+        let mut view = self.tensor(arguments)?;
+        let dtype = arguments.get(6).map(|&dtype| &self.values[dtype]);
+        let Some(&Value::Global(Global::Dtype(dtype))) = dtype else {
+            return Err(self.malformed("tensor of an untyped storage without a type"));
+        };
+        if view.storage.storage_type != UNTYPED {
+            return Err(self.malformed("tensor with two types"));
+        }
+        view.storage.storage_type = dtype;
+        Ok(view)
     }
 
     /// `_rebuild_parameter(tensor, requires_grad, hooks)` is its tensor.

@@ -22,15 +22,27 @@ pub(crate) enum EmbeddingCut {
 pub(crate) fn write(tiny: &Tiny, folder: &Path, shards: usize, embedding: EmbeddingCut) {
     write_params(folder);
     for shard in 0..shards {
-        let pieces: Vec<(String, Tensor)> = (tiny.tensors.iter())
-            .map(|(name, tensor)| {
-                let whole = in_meta_order(name, tensor);
-                (meta_name(name), piece(name, &whole, shard, shards, embedding))
-            })
-            .collect();
-        let pth = pth(pieces.iter().map(|(name, tensor)| (name.clone(), tensor)), 0);
-        fs::write(folder.join(format!("consolidated.{shard:02}.pth")), pth).unwrap();
+        write_shard(folder, shard, &pieces(tiny, shard, shards, embedding));
     }
+}
+
+/// What shard `shard` of `shards` has.
+pub(crate) fn pieces(
+    tiny: &Tiny,
+    shard: usize,
+    shards: usize,
+    embedding: EmbeddingCut,
+) -> Vec<(String, Tensor)> {
+    let piece = |(name, tensor): (&String, &Tensor)| {
+        let whole = in_meta_order(name, tensor);
+        (meta_name(name), piece(name, &whole, shard, shards, embedding))
+    };
+    tiny.tensors.iter().map(piece).collect()
+}
+
+pub(crate) fn write_shard(folder: &Path, shard: usize, pieces: &[(String, Tensor)]) {
+    let pth = pth(pieces.iter().map(|(name, tensor)| (name.clone(), tensor)), 0);
+    fs::write(folder.join(format!("consolidated.{shard:02}.pth")), pth).unwrap();
 }
 
 /// Writes `params.json` and the tokenizer.

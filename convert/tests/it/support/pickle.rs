@@ -93,3 +93,47 @@ fn common_fields(name: &str, data: &[u8]) -> Vec<u8> {
     fields.extend([0; 2]);
     fields
 }
+
+/// An FP8 tensor over the storage of that key, as PyTorch writes types without a storage class.
+pub(crate) fn fp8_tensor(key: &str, shape: [i32; 2]) -> Vec<u8> {
+    let mut pickle = b"ctorch._utils\n_rebuild_tensor_v3\n((".to_vec();
+    pickle.extend(text("storage"));
+    pickle.extend(b"ctorch.storage\nUntypedStorage\n");
+    pickle.extend(text(key));
+    pickle.extend(text("cpu"));
+    pickle.extend(int(shape[0] * shape[1]));
+    pickle.extend(b"tQ");
+    pickle.extend(int(0));
+    for extents in [shape, [shape[1], 1]] {
+        pickle.push(b'(');
+        extents.iter().for_each(|&extent| pickle.extend(int(extent)));
+        pickle.push(b't');
+    }
+    pickle.extend(b"\x89ccollections\nOrderedDict\n)Rctorch\nfloat8_e4m3fn\ntR");
+    pickle
+}
+
+/// An F32 vector over the storage of that key.
+pub(crate) fn f32_vector(key: &str, len: i32) -> Vec<u8> {
+    let tensor = tensor_of(key, 0, &[len], &[1], len);
+    let (bf16, f32) = (b"ctorch\nBFloat16Storage\n", b"ctorch\nFloatStorage\n");
+    let at = tensor.windows(bf16.len()).position(|part| part == bf16).unwrap();
+    [&tensor[..at], f32, &tensor[at + bf16.len()..]].concat()
+}
+
+/// A `.pth` of tensors with a storage each, by the pickle that describes them for a key.
+pub(crate) fn described<'a>(
+    tensors: impl Iterator<Item = (&'a str, Box<dyn Fn(&str) -> Vec<u8> + 'a>, &'a [u8])>,
+) -> Vec<u8> {
+    let mut pickle = b"\x80\x02}(".to_vec();
+    let mut storages = Vec::new();
+    for (index, (name, describe, bytes)) in tensors.enumerate() {
+        pickle.extend(text(name));
+        pickle.extend(describe(&index.to_string()));
+        storages.push((format!("model/data/{index}"), bytes));
+    }
+    pickle.extend(b"u.");
+    let mut entries = vec![("model/data.pkl", &pickle[..])];
+    entries.extend(storages.iter().map(|(name, bytes)| (name.as_str(), *bytes)));
+    zip(&entries)
+}
