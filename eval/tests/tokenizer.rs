@@ -2,15 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use llq_eval::{Error, Tokenizer};
 use llq_fixtures::shared;
 use llq_gguf::{Array, Metadata, Model, Strings, Value};
 
-fn assert_matches_fixture(vocabulary: &str) {
-    let Some(path) = shared(vocabulary) else { return };
-    let model = Model::open(&path).unwrap();
+fn assert_matches_fixture(path: &Path) {
+    let model = Model::open(path).unwrap();
     let tokenizer = Tokenizer::from_metadata(model.metadata()).unwrap();
     let fixture = |extension: &str| {
         fs::read_to_string(path.with_extension(format!("gguf.{extension}"))).unwrap()
@@ -24,33 +26,21 @@ fn assert_matches_fixture(vocabulary: &str) {
     // The last separator is followed by nothing.
     assert_eq!((expected.len(), texts.len()), (46, 47));
     for (text, expected) in texts.iter().zip(&expected) {
-        assert_eq!(&tokenizer.encode(text), expected, "{text:?}");
+        assert_eq!(&tokenizer.encode(text), expected, "{}: {text:?}", path.display());
     }
 }
 
+/// Each vocabulary that comes with texts and tokens, so that none is left out.
 #[test]
-fn llama_2_vocabulary_gives_the_fixture_tokens() {
-    assert_matches_fixture("vocab/ggml-vocab-llama-spm.gguf");
-}
-
-#[test]
-fn phi_3_vocabulary_gives_the_fixture_tokens() {
-    assert_matches_fixture("vocab/ggml-vocab-phi-3.gguf");
-}
-
-#[test]
-fn llama_3_vocabulary_gives_the_fixture_tokens() {
-    assert_matches_fixture("vocab/ggml-vocab-llama-bpe.gguf");
-}
-
-#[test]
-fn gpt_2_vocabulary_gives_the_fixture_tokens() {
-    assert_matches_fixture("vocab/ggml-vocab-gpt-2.gguf");
-}
-
-#[test]
-fn starcoder_vocabulary_gives_the_fixture_tokens() {
-    assert_matches_fixture("vocab/ggml-vocab-starcoder.gguf");
+fn every_vocabulary_gives_the_fixture_tokens() {
+    let Some(folder) = shared("vocab") else { return };
+    let mut vocabularies: Vec<PathBuf> =
+        folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    vocabularies.retain(|path| path.extension().is_some_and(|extension| extension == "gguf"));
+    assert!(vocabularies.len() >= 5, "{vocabularies:?}");
+    for vocabulary in vocabularies {
+        assert_matches_fixture(&vocabulary);
+    }
 }
 
 #[test]

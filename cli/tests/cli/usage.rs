@@ -90,6 +90,9 @@ fn help_has_examples_before_options() {
           --pre <NAME>
               Pre-tokenizer of a byte-level BPE, by llama.cpp's name, in place of the recognised one
 
+          --verify-checksums
+              First compare the files with the MD5 sums in Meta's checklist.chk
+
       -h, --help
               Print help (see a summary with '-h')
 

@@ -218,3 +218,56 @@ proptest! {
         drop(llq_convert::open(folder.path()));
     }
 }
+
+/// As Alpaca and its like: one row and one token more than LLaMA.
+#[test]
+fn a_token_added_behind_the_vocabulary_takes_the_last_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new();
+    tiny.tokenizer = tokenizer(15);
+    tiny.others.insert("added_tokens.json", json!({ "[PAD]": 15 }));
+    tiny.config["pad_token_id"] = json!(15);
+    tiny.write(folder.path());
+    let source = llq_convert::open(folder.path()).unwrap();
+    assert_eq!(source.notes(), []);
+    assert_eq!(source.metadata().count("tokenizer.ggml.padding_token_id").unwrap(), 15);
+    let model = converted_model(folder.path(), &Request::default());
+    assert_eq!(token(&model, 15), ("[PAD]".to_owned(), -1000.0, 4));
+}
+
+/// As merges that kept LLaMA's embedding and the fine-tune's tokenizer.
+#[test]
+fn a_token_added_beyond_the_embedding_is_left_out_and_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new();
+    tiny.others.insert("added_tokens.json", json!({ "[PAD]": 16 }));
+    tiny.config["pad_token_id"] = json!(16);
+    tiny.write(folder.path());
+    let source = llq_convert::open(folder.path()).unwrap();
+    let notes: Vec<&str> = source.notes().iter().map(|note| note.0.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "added token \"[PAD]\" has id 16, the embedding 16 rows: it is left out",
+            "pad_token_id is 16, beyond the vocabulary of 16: left out",
+        ]
+    );
+    assert!(source.metadata().get("tokenizer.ggml.padding_token_id").is_none());
+}
+
+/// As the first conversions of LLaMA 1 to the Hugging Face form.
+#[test]
+fn ids_that_the_tokenizer_has_for_other_tokens_are_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new();
+    tiny.config["bos_token_id"] = json!(0);
+    tiny.config["eos_token_id"] = json!(1);
+    tiny.write(folder.path());
+    let source = llq_convert::open(folder.path()).unwrap();
+    let id = |key: &str| source.metadata().count(&format!("tokenizer.ggml.{key}")).unwrap();
+    assert_eq!((id("bos_token_id"), id("eos_token_id")), (1, 2));
+    let notes: Vec<&str> = source.notes().iter().map(|note| note.0.as_str()).collect();
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].starts_with("config.json says bos_token_id 0, which"), "{notes:?}");
+    assert!(notes[1].ends_with("its own 2 is taken"), "{notes:?}");
+}
