@@ -90,7 +90,7 @@ fn parse(line: &str) -> Option<([u8; 16], &str)> {
     }
     for (byte, pair) in sum.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |digit: u8| char::from(digit).to_digit(16);
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+        *byte = ((digit(pair[0])? << 4) | digit(pair[1])?) as u8;
     }
     Some((sum, name))
 }

@@ -169,7 +169,12 @@ impl Spaces {
                     return false;
                 }
                 self.escaped = true;
-                self.prefix |= text("prepend_scheme") != Some("never");
+                // Early files have a flag for the scheme.
+                let flag = step.get("add_prefix_space").and_then(Json::as_bool);
+                self.prefix |= match text("prepend_scheme") {
+                    Some(scheme) => scheme != "never",
+                    None => flag != Some(false),
+                };
             }
             // Finds nothing where each space was replaced.
             Some("Split") => return self.escaped && pattern == Some(" "),

@@ -139,11 +139,11 @@ fn key(tensor: &str, rank: usize) -> String {
 /// The number with one sign bit, four of exponent (bias 7) and three of mantissa; all ones is NaN,
 /// and nothing is infinite (Micikevicius et al. 2022, E4M3).
 fn e4m3(code: u8) -> f32 {
-    let (exponent, mantissa) = (u32::from(code >> 3 & 0xf), u32::from(code & 7));
+    let (exponent, mantissa) = (u32::from((code >> 3) & 0xf), u32::from(code & 7));
     let magnitude = match (exponent, mantissa) {
         (15, 7) => f32::NAN,
         (0, mantissa) => mantissa as f32 / 512.0,
-        (exponent, mantissa) => f32::from_bits((exponent + 120) << 23 | mantissa << 20),
+        (exponent, mantissa) => f32::from_bits(((exponent + 120) << 23) | (mantissa << 20)),
     };
     if code & 0x80 == 0 { magnitude } else { -magnitude }
 }

@@ -26,6 +26,9 @@ pub(crate) struct TwinHeads<W> {
 /// Ends of the names of keys and values.
 const KEYS_AND_VALUES: [&str; 2] = [".attention.wk.weight", ".attention.wv.weight"];
 
+/// Rows that are no longer fit into memory; no model has longer ones.
+const MAX_COLUMNS: u64 = 1 << 22;
+
 /// Whether the heads of the first block come in pairs of equals. Other blocks are compared as they
 /// are read: all of them would be a tenth of the checkpoint, read before anything is written.
 pub(crate) fn has_twins(weights: &dyn Weights, kv_heads: u64, head_rows: u64) -> Result<bool> {
@@ -33,7 +36,10 @@ pub(crate) fn has_twins(weights: &dyn Weights, kv_heads: u64, head_rows: u64) ->
     for end in KEYS_AND_VALUES {
         let name = format!("layers.0{end}");
         let is_whole = |tensor: &PublishedTensor| {
-            tensor.name == name && Some(tensor.rows()) == rows && tensor.shape.len() == 2
+            tensor.name == name
+                && Some(tensor.rows()) == rows
+                && tensor.shape.len() == 2
+                && tensor.columns() <= MAX_COLUMNS
         };
         let Some(index) = weights.tensors().iter().position(is_whole) else { return Ok(false) };
         if !matches!(weights.tensors()[index].dtype, Dtype::Float(_)) {

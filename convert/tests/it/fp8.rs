@@ -25,7 +25,7 @@ impl Fp8 {
         // Every code but the NaNs.
         let codes = (0..(shape[0] * shape[1]) as usize).map(|i| {
             let code = (i * 37 + seed * 11) % 254;
-            (code % 127 | code / 127 << 7) as u8
+            ((code % 127) | ((code / 127) << 7)) as u8
         });
         let scales = (0..shape[0]).map(|row| 0.001 * (row + 1 + seed as u64) as f32);
         Fp8 { codes: codes.collect(), scales: scales.collect() }
@@ -42,7 +42,7 @@ impl Fp8 {
 /// The definition: sign, exponent with bias 7, mantissa of three bits.
 fn value(code: u8) -> f32 {
     let sign = if code < 128 { 1.0 } else { -1.0 };
-    let (exponent, mantissa) = (i32::from(code >> 3 & 15), f32::from(code & 7) / 8.0);
+    let (exponent, mantissa) = (i32::from((code >> 3) & 15), f32::from(code & 7) / 8.0);
     match exponent {
         0 => sign * mantissa * 2f32.powi(-6),
         _ => sign * (1.0 + mantissa) * 2f32.powi(exponent - 7),
