@@ -3,7 +3,11 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Context;
-use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{
+    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum,
+    builder::NonEmptyStringValueParser,
+};
+use llq_convert::Overrides;
 use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
 use llq_quant::mix::{ALIASES, Mix, Purity};
@@ -131,7 +135,7 @@ fn color_of(words: &[OsString]) -> Color {
 /// Where a new file goes.
 #[derive(Args)]
 pub(crate) struct TargetArgs {
-    /// The file to write
+    /// The file to write, or a folder, in which its name follows from the metadata
     #[arg(long, short, value_name = "GGUF")]
     pub(crate) output: PathBuf,
 
@@ -158,6 +162,26 @@ impl TargetArgs {
 
     pub(crate) fn run(&self) -> Run {
         if self.dry_run { Run::Dry } else { Run::Real }
+    }
+}
+
+/// Metadata that the user sets.
+#[derive(Args)]
+pub(crate) struct MetadataArgs {
+    /// A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
+    /// removes a key
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<PathBuf>,
+
+    /// The model's name (general.name)
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
+}
+
+impl MetadataArgs {
+    pub(crate) fn overrides(&self) -> Result<Overrides, llq_convert::Error> {
+        let file = self.metadata.as_deref().map(Overrides::read).transpose()?;
+        Ok(file.unwrap_or_default().with_name(self.name.clone()))
     }
 }
 

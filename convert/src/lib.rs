@@ -11,6 +11,8 @@
 mod arch;
 mod error;
 mod json;
+mod naming;
+mod overrides;
 mod plan;
 mod readers;
 mod source;
@@ -20,6 +22,8 @@ mod write;
 
 pub use error::Error;
 pub use llq_gguf::Overwrite;
+pub use naming::file_name;
+pub use overrides::Overrides;
 pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
 pub use source::{Note, Source};

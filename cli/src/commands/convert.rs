@@ -8,7 +8,7 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
-    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
 };
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Pre-tokenizer of a byte-level BPE, by llama.cpp's name, in place of the recognised one
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pre: Option<String>,
+
+    #[command(flatten)]
+    metadata: MetadataArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let request =
         Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
-    let open = OpenOptions { pre: args.pre.clone() };
+    let open = OpenOptions { pre: args.pre.clone(), overrides: args.metadata.overrides()? };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
 }
 

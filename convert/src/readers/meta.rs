@@ -35,9 +35,9 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let path = tokenizer_path(folder)?;
     let vocabulary = tokenizer::open_meta(&path, size, names, options.pre(), &mut notes)?;
 
-    let name = general::model_name(folder);
+    let authorship = general::authorship(folder, None, &mapped, &mut notes);
     let metadata =
-        general::metadata(&LLAMA, &name, Vec::new(), &hyperparameters, &vocabulary, &mapped);
+        general::metadata(&LLAMA, authorship, Vec::new(), &hyperparameters, &vocabulary, &mapped);
     let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }

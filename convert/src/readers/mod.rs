@@ -1,15 +1,16 @@
 //! Sources: one file per published form of a model.
 
 mod checkpoint;
-mod general;
+pub(crate) mod general;
 mod gguf;
 mod hugging_face;
 mod meta;
+mod overridden;
 
 use std::path::Path;
 
 use crate::{
-    Error, Source,
+    Error, Overrides, Source,
     error::Result,
     weights::{InputFile, is_lfs_pointer},
 };
@@ -23,7 +24,8 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 /// Opens a checkpoint as [`open`] does, with what the user knows better than its files.
 pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
-    if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }
+    let source = if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }?;
+    overridden::open(source, &options.overrides)
 }
 
 /// What holds whatever the files of a checkpoint say.
@@ -32,6 +34,8 @@ pub struct OpenOptions {
     /// The value of `tokenizer.ggml.pre`, a name that llama.cpp has for the way a byte-level BPE
     /// cuts a text into words. For checkpoints only: a GGUF file has its own.
     pub pre: Option<String>,
+    /// Metadata in place of what the files say.
+    pub overrides: Overrides,
 }
 
 impl OpenOptions {

@@ -4,8 +4,10 @@
 
 mod byte_level;
 mod checkpoints;
+mod general;
 mod golden;
 mod model_parallel;
+mod overrides;
 mod pipeline;
 mod safetensors;
 mod support;
