@@ -202,9 +202,14 @@ impl PurityArgs {
 /// What a model is measured on, and how.
 #[derive(Args)]
 pub(crate) struct EvalArgs {
-    /// The text to predict, UTF-8
+    /// The text to predict, UTF-8: a .txt, .jsonl or .json file, any of these as .gz or .zst, or a
+    /// folder of them. Documents are joined by a blank line
     #[arg(long, value_name = "TEXT")]
     pub(crate) corpus: PathBuf,
+
+    /// The field that holds the text in JSON; a.b is field b of the object a
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) field: String,
 
     /// How products are computed
     #[arg(long, value_enum, default_value = "exact")]
@@ -215,7 +220,7 @@ pub(crate) struct EvalArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(LEAST_CONTEXT as i64..=1 << 20))]
     ctx: u32,
 
-    /// Windows at most [default: all that the text fills]
+    /// Windows at most [default: all that the text fills]; no more text is read than they take
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod corpora;
 mod docs;
 mod end_to_end;
 mod golden;

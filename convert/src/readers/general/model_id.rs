@@ -226,10 +226,9 @@ fn capitals(word: &str) -> String {
     let mut after_letter = false;
     let mut titled = String::with_capacity(word.len());
     for c in word.chars() {
-        if after_letter {
-            titled.push(c)
-        } else {
-            titled.extend(c.to_uppercase())
+        match after_letter {
+            true => titled.push(c),
+            false => titled.extend(c.to_uppercase()),
         }
         after_letter = c.is_alphabetic();
     }
