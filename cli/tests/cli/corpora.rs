@@ -47,8 +47,7 @@ fn measured(place: &Place, corpus: &str) -> Json {
 fn every_form_gives_the_same_figures() {
     let place = Place::new();
     let text = fs::read_to_string(corpus()).unwrap();
-    let text = text[..text.floor_char_boundary(20_000)].trim();
-    assert!(text.split("\n\n").count() > 10);
+    let text = &text.split_inclusive(". ").take(40).collect::<Vec<_>>().join("\n\n");
     let lines = json_lines(text);
     let documents: Vec<Json> = lines
         .lines()
@@ -61,7 +60,7 @@ fn every_form_gives_the_same_figures() {
 
     place.write("text.txt", text);
     let expected = measured(&place, "text.txt");
-    assert!(expected["chunks"].as_u64().unwrap() > 20);
+    assert!(expected["chunks"].as_u64().unwrap() > 5);
 
     place.write("plain", text);
     place.write("text.txt.gz", gzip(text.as_bytes()));

@@ -64,7 +64,7 @@ fn help_has_examples_before_options() {
 
     Options:
       -o, --output <GGUF>
-              The file to write
+              The file to write, or a folder, in which its name follows from the metadata
 
           --force
               Replace the output where it exists
@@ -89,6 +89,13 @@ fn help_has_examples_before_options() {
 
           --pre <NAME>
               Pre-tokenizer of a byte-level BPE, by llama.cpp's name, in place of the recognised one
+
+          --metadata <JSON>
+              A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
+              removes a key
+
+          --name <NAME>
+              The model's name (general.name)
 
       -h, --help
               Print help (see a summary with '-h')
