@@ -97,6 +97,10 @@ fn change(
         let expected = "absent, as it is not for the user to say";
         return Err(file.error(given, expected, json.to_string()));
     }
+    if !key.contains('.') {
+        let expected = "a key that llq knows in general.*, or with all of its name";
+        return Err(file.error(given, expected, "neither".to_owned()));
+    }
     let parents = [(BASE_MODELS, "base_model"), (DATASETS, "dataset")];
     if let Some((_, kind)) = parents.into_iter().find(|(list, _)| *list == key) {
         let parents = parents_of(json).ok_or_else(|| {

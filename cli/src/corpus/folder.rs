@@ -31,8 +31,11 @@ pub(super) fn files(folder: &Path, output: &Output) -> anyhow::Result<Vec<PathBu
             .into());
     }
     if let Some(first) = others.first() {
-        let (count, first) = (Count(others.len() as u64), first.display().to_string());
-        output.note(&format_args!("not read, {count} in that folder: {}, …", Escaped(&first)));
+        let (count, folder) = (Count(others.len() as u64), folder.display().to_string());
+        let first = first.file_name().unwrap_or_default().to_string_lossy();
+        let more = if others.len() > 1 { ", …" } else { "" };
+        let (folder, first) = (Escaped(&folder), Escaped(&first));
+        output.note(&format_args!("{count} in {folder} not read: {first}{more}"));
     }
     Ok(files)
 }

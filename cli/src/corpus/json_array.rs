@@ -13,7 +13,7 @@ use serde::{
 use serde_json::Value as Json;
 
 use super::{MOST_TEXT, json_fields};
-use crate::failure::Refusal;
+use crate::{failure::Refusal, figures::Bytes};
 
 /// The texts of all elements that have any. Unlike lines, an array is read as a whole.
 pub(super) fn json_array(
@@ -21,12 +21,19 @@ pub(super) fn json_array(
     path: &Path,
     field: &str,
 ) -> Result<Vec<String>, Refusal> {
-    let limited = reader.take(2 * MOST_TEXT as u64);
+    const MOST_JSON: u64 = 2 * MOST_TEXT as u64;
+    let mut limited = reader.take(MOST_JSON);
     let mut hint = None;
     let texts = Texts { field, hint: &mut hint };
-    serde_json::Deserializer::from_reader(limited).deserialize_seq(texts).map_err(|error| {
-        let refusal = Refusal::new(format!("{}: {error}", path.display()));
-        hint.into_iter().fold(refusal, Refusal::hint)
+    let read = serde_json::Deserializer::from_reader(&mut limited).deserialize_seq(texts);
+    read.map_err(|error| {
+        let path = path.display();
+        if limited.limit() == 0 {
+            let most = Bytes(MOST_JSON);
+            return Refusal::new(format!("{path}: an array of more than {most}"))
+                .hint("of JSON lines no more is read than is needed");
+        }
+        hint.into_iter().fold(Refusal::new(format!("{path}: {error}")), Refusal::hint)
     })
 }
 

@@ -56,9 +56,12 @@ impl JsonLines {
     }
 
     fn document(&self, line: &[u8]) -> Result<String, Refusal> {
+        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         let document = serde_json::from_slice(line).map_err(|error| {
-            let refusal =
-                self.refusal(&format!("no JSON at byte {}", Count(error.column() as u64)));
+            let (said, at) = (error.to_string(), Count(error.column() as u64));
+            let said = said.split(" at line ").next().unwrap_or_default();
+            let refusal = self.refusal(&format!("{said}, at byte {at}"));
             refusal.hint("each line is to be a JSON value of its own")
         })?;
         json_fields::text(document, &self.field).map_err(|wrong| {

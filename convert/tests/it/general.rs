@@ -215,6 +215,28 @@ fn a_folder_of_metas_form_has_a_card_too() {
     assert_eq!(source.metadata().string("general.license").unwrap(), "llama2");
 }
 
+#[test]
+fn templates_in_files_of_their_own_are_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::new().write(folder.path());
+    let additional = folder.path().join("additional_chat_templates");
+    fs::create_dir(&additional).unwrap();
+    fs::write(folder.path().join("chat_template.jinja"), "{{ 1 / 0 }}").unwrap();
+    fs::write(additional.join("tool-use.jinja"), "{{ tools }}").unwrap();
+    fs::write(additional.join("rag.jinja"), "{{ rag }}").unwrap();
+    fs::write(additional.join("README"), "no template").unwrap();
+    let source = llq_convert::open(folder.path()).unwrap();
+    let metadata = source.metadata();
+    let names: Vec<&str> = metadata.strings("tokenizer.chat_templates").unwrap().iter().collect();
+    assert_eq!(names, ["rag", "tool_use"]);
+    for (key, template) in
+        [("", "{{ 1 / 0 }}"), (".rag", "{{ rag }}"), (".tool_use", "{{ tools }}")]
+    {
+        let key = format!("tokenizer.chat_template{key}");
+        assert_eq!(metadata.string(&key).unwrap(), template);
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     for entry in from.read_dir().unwrap() {
         let path = entry.unwrap().path();

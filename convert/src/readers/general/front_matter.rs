@@ -24,10 +24,10 @@ pub(super) enum Yaml {
 }
 
 impl Yaml {
-    /// The value of `key`; of a key given twice the first.
+    /// The value of `key`; of a key given twice the last.
     pub(super) fn get(&self, key: &str) -> Option<&Yaml> {
         let Yaml::Map(entries) = self else { return None };
-        entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+        entries.iter().rfind(|(name, _)| name == key).map(|(_, value)| value)
     }
 
     pub(super) fn text(&self) -> Option<&str> {
@@ -177,9 +177,19 @@ mod tests {
             assert!(parse(&open.repeat(100_000)).is_err(), "{open:?}");
         }
         assert!(parse(&format!("[{}]", "a,".repeat(MOST_NODES))).unwrap_err().contains("values"));
-        for broken in ["a: [", "a: 'b", "a: b: c", "\"\\x", "!<", "%YAML 9", "{", "&", "*", "a: |9"]
-        {
-            let _ = parse(broken);
+    }
+
+    #[test]
+    fn no_damage_makes_it_panic() {
+        let card = "%YAML 1.2\n--- !!map\na: [b, 'c', \"\\u00e9\"]\n? d\n: {e: f, g: |2-\n  h\n}\n\
+                    i: >+\n  j\n k: &l m\n- n # o\n!<p> q: ~\n...\n--- r";
+        for at in 0..card.len() {
+            let _ = parse(&card[at..]);
+            let _ = parse(&card[..at]);
+            for other in "[]{}&*!|>'\"%@`?:-, \n\r\t#\\9\0é\u{feff}\u{85}".chars() {
+                let _ = parse(&format!("{}{other}{}", &card[..at], &card[at + 1..]));
+                let _ = parse(&format!("{}{other}{}", &card[..at], &card[at..]));
+            }
         }
     }
 
