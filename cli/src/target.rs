@@ -45,8 +45,7 @@ impl Place {
             Place::Folder { folder, overwrite } => {
                 let path = folder.join(name());
                 let target = Target::check(&path, overwrite, input)?;
-                output
-                    .note(&format_args!("the output is {}", Escaped(&path.display().to_string())));
+                output.note(&format_args!("the file is {}", Escaped(&path.display().to_string())));
                 Ok(target)
             }
         }

@@ -47,7 +47,7 @@ fn measured(place: &Place, corpus: &str) -> Json {
 fn every_form_gives_the_same_figures() {
     let place = Place::new();
     let text = fs::read_to_string(corpus()).unwrap();
-    let text = &text.split_inclusive(". ").take(40).collect::<Vec<_>>().join("\n\n");
+    let text = &text.split_inclusive(". ").take(20).collect::<Vec<_>>().join("\n\n");
     let lines = json_lines(text);
     let documents: Vec<Json> = lines
         .lines()
@@ -60,7 +60,7 @@ fn every_form_gives_the_same_figures() {
 
     place.write("text.txt", text);
     let expected = measured(&place, "text.txt");
-    assert!(expected["chunks"].as_u64().unwrap() > 5);
+    assert!(expected["chunks"].as_u64().unwrap() >= 5);
 
     place.write("plain", text);
     place.write("text.txt.gz", gzip(text.as_bytes()));
@@ -105,7 +105,7 @@ fn some_windows_need_only_the_start_of_a_text() {
     let on = |file: &str| measured(&place, &format!("{file} --chunks 3"));
     place.write("whole.txt", &text);
     // Where it ends makes no difference to the windows before.
-    place.write("start.txt", text.split_inclusive('\n').take(5).collect::<String>());
+    place.write("start.txt", text.split_inclusive('\n').take(20).collect::<String>());
     let start = measured(&place, "start.txt");
     let chunks = start["chunks"].as_u64().unwrap();
     assert!((2..100).contains(&chunks));

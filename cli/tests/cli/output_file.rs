@@ -118,7 +118,7 @@ fn in_a_folder_the_name_follows_from_the_metadata() {
     let checkpoint = fixture("tiny-llama-2/hf");
     let checkpoint = checkpoint.to_str().unwrap();
     let made = place.llq(["convert", checkpoint, "-o", ".", "-q"]).ok();
-    assert!(made.stderr.contains("the output is ./tiny-llama-2-6.8M-BF16.gguf"), "{made}");
+    assert!(made.stderr.contains("the file is ./tiny-llama-2-6.8M-BF16.gguf"), "{made}");
     place.write("metadata.json", r#"{ "basename": "../Tiny/Llama", "finetune": "by hand" }"#);
     let args = ["tiny-llama-2-6.8M-BF16.gguf", "-o", ".", "--metadata", "metadata.json"];
     place.llq(QUANTIZE.iter().chain(&args)).ok();
