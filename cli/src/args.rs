@@ -3,7 +3,11 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::Context;
-use clap::{Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{
+    Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum,
+    builder::NonEmptyStringValueParser,
+};
+use llq_convert::Overrides;
 use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
 use llq_quant::mix::{ALIASES, Mix, Purity};
@@ -131,7 +135,7 @@ fn color_of(words: &[OsString]) -> Color {
 /// Where a new file goes.
 #[derive(Args)]
 pub(crate) struct TargetArgs {
-    /// The file to write
+    /// The file to write, or a folder, in which its name follows from the metadata
     #[arg(long, short, value_name = "GGUF")]
     pub(crate) output: PathBuf,
 
@@ -161,6 +165,26 @@ impl TargetArgs {
     }
 }
 
+/// Metadata that the user sets.
+#[derive(Args)]
+pub(crate) struct MetadataArgs {
+    /// A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
+    /// removes a key
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<PathBuf>,
+
+    /// The model's name (general.name)
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
+}
+
+impl MetadataArgs {
+    pub(crate) fn overrides(&self) -> Result<Overrides, llq_convert::Error> {
+        let file = self.metadata.as_deref().map(Overrides::read).transpose()?;
+        Ok(file.unwrap_or_default().with_name(self.name.clone()))
+    }
+}
+
 /// Whether the rules of a mix apply.
 #[derive(Args)]
 pub(crate) struct PurityArgs {
@@ -178,9 +202,14 @@ impl PurityArgs {
 /// What a model is measured on, and how.
 #[derive(Args)]
 pub(crate) struct EvalArgs {
-    /// The text to predict, UTF-8
+    /// The text to predict, UTF-8: a .txt, .jsonl or .json file, any of these as .gz or .zst, or a
+    /// folder of them. Documents are joined by a blank line
     #[arg(long, value_name = "TEXT")]
     pub(crate) corpus: PathBuf,
+
+    /// The field that holds the text in JSON; a.b is field b of the object a
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    pub(crate) field: String,
 
     /// How products are computed
     #[arg(long, value_enum, default_value = "exact")]
@@ -191,7 +220,7 @@ pub(crate) struct EvalArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(LEAST_CONTEXT as i64..=1 << 20))]
     ctx: u32,
 
-    /// Windows at most [default: all that the text fills]
+    /// Windows at most [default: all that the text fills]; no more text is read than they take
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
 }

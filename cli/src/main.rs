@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod corpus;
 mod escape;
 mod failure;
 mod figures;

@@ -8,7 +8,49 @@ use std::{
 use llq_gguf::{Model, Overwrite};
 use same_file::Handle;
 
-use crate::failure::Refusal;
+use crate::{escape::Escaped, failure::Refusal, output::Output};
+
+/// What the user names as output.
+pub(crate) enum Place {
+    File(Target),
+    /// The file's name is found when the model is known.
+    Folder {
+        folder: PathBuf,
+        overwrite: Overwrite,
+    },
+}
+
+impl Place {
+    /// Checks what can be checked of `path` before `input` is opened. A folder, or what ends like
+    /// one, is a place for a file.
+    pub(crate) fn check(path: &Path, overwrite: Overwrite, input: &Path) -> Result<Place, Refusal> {
+        if path.is_dir() {
+            return Ok(Place::Folder { folder: path.to_owned(), overwrite });
+        }
+        if path.to_string_lossy().ends_with(std::path::is_separator) {
+            return Err(no_folder(path, path));
+        }
+        Target::check(path, overwrite, input).map(Place::File)
+    }
+
+    /// The file, in a folder by the `name` given, which is said.
+    pub(crate) fn target(
+        self,
+        name: impl FnOnce() -> String,
+        input: &Path,
+        output: &Output,
+    ) -> Result<Target, Refusal> {
+        match self {
+            Place::File(target) => Ok(target),
+            Place::Folder { folder, overwrite } => {
+                let path = folder.join(name());
+                let target = Target::check(&path, overwrite, input)?;
+                output.note(&format_args!("the file is {}", Escaped(&path.display().to_string())));
+                Ok(target)
+            }
+        }
+    }
+}
 
 /// A path that can be written to without harm to the inputs.
 pub(crate) struct Target {
@@ -27,9 +69,7 @@ impl Target {
         let shown = path.display();
         let folder = folder_of(path);
         if !folder.is_dir() {
-            let folder = folder.display();
-            return Err(Refusal::new(format!("{shown}: there is no folder {folder}"))
-                .hint(format!("mkdir -p {folder}")));
+            return Err(no_folder(path, folder));
         }
         if path.is_dir() {
             return Err(Refusal::new(format!("{shown} is a folder"))
@@ -58,6 +98,11 @@ impl Target {
     pub(crate) fn overwrite(&self) -> Overwrite {
         self.overwrite
     }
+}
+
+fn no_folder(path: &Path, folder: &Path) -> Refusal {
+    let (shown, folder) = (path.display(), folder.display());
+    Refusal::new(format!("{shown}: there is no folder {folder}")).hint(format!("mkdir -p {folder}"))
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -1,13 +1,16 @@
 //! JSON files of a checkpoint, read by key, with errors that name file and key.
 
+mod typed;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
+pub(crate) use self::typed::typed;
 use crate::{Error, error::Result, weights::InputFile};
 
 /// A file that holds one JSON object.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JsonFile {
     path: PathBuf,
     object: Map<String, Json>,

@@ -8,7 +8,7 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
-    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     escape::Escaped,
     failure::Refusal,
     output::Output,
@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// First compare the files with the MD5 sums in Meta's checklist.chk
     #[arg(long)]
     verify_checksums: bool,
+
+    #[command(flatten)]
+    metadata: MetadataArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,7 +78,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let request =
         Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
     check_files(args, output)?;
-    let open = OpenOptions { pre: args.pre, context_length: args.ctx };
+    let overrides = args.metadata.overrides()?;
+    let open = OpenOptions { pre: args.pre, context_length: args.ctx, overrides };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
 }
 

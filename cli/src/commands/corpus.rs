@@ -1,26 +1,60 @@
 //! The text that a model is measured on.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{path::Path, sync::OnceLock};
 
 use anyhow::Context;
 use llq_eval::{Corpus, Llama, Options, Tokenizer};
 use llq_gguf::{Model, Strings};
 
 use crate::{
+    args::EvalArgs,
+    corpus::Text,
     failure::Refusal,
     figures::Count,
     output::Output,
     progress::{Progress, Unit},
 };
 
-/// Cuts `text` into the tokens of `model`.
-pub(super) fn tokenize(text: &str, model: &Model, output: &Output) -> anyhow::Result<Corpus> {
+/// Opens the corpus and reads what will probably be needed: what is wrong with it is told before
+/// any work.
+pub(super) fn open(args: &EvalArgs, output: &Output) -> anyhow::Result<Text> {
+    /// More than tokens have on average in any language.
+    const BYTES_PER_TOKEN: usize = 8;
+    let mut text = Text::open(&args.corpus, &args.field, output)?;
+    let tokens = tokens_needed(&args.options());
+    text.read_to(tokens.map_or(usize::MAX, |tokens| tokens.saturating_mul(BYTES_PER_TOKEN)))?;
+    Ok(text)
+}
+
+/// Cuts the text into the tokens of `model`. Of a long text only what the windows take is read;
+/// the tokens of these are the same.
+pub(super) fn tokenize(
+    text: &mut Text,
+    options: &Options,
+    model: &Model,
+    output: &Output,
+) -> anyhow::Result<Corpus> {
     let tokenizer = Tokenizer::from_metadata(model.metadata())
         .with_context(|| format!("{}: no usable tokenizer", model.path().display()))?;
     if let Some(assumption) = tokenizer.assumption() {
         output.note(&assumption);
     }
-    Ok(Corpus::tokenize(&tokenizer, text))
+    loop {
+        let corpus = Corpus::tokenize(&tokenizer, text.text());
+        let enough = tokens_needed(options).is_some_and(|tokens| corpus.tokens().len() >= tokens);
+        if enough || text.is_whole() {
+            return Ok(corpus);
+        }
+        text.read_to(text.text().len().saturating_mul(2))?;
+    }
+}
+
+/// The tokens of all windows, and some more: where a text is cut off, its last tokens may differ
+/// from those of the whole. `None` where all of the text is wanted.
+fn tokens_needed(options: &Options) -> Option<usize> {
+    const MORE: usize = 1024;
+    let windows = options.chunks?;
+    Some(windows.saturating_mul(options.context).saturating_add(MORE))
 }
 
 /// Refuses a text that does not fill one window.
@@ -69,17 +103,6 @@ pub(super) fn note_long_windows(llama: &Llama<'_>, options: &Options, output: &O
             "windows of {window} tokens are longer than the model's context of {trained}"
         ));
     }
-}
-
-/// Reads the text, which must be UTF-8.
-pub(super) fn read(path: &Path) -> anyhow::Result<String> {
-    let bytes =
-        fs::read(path).with_context(|| format!("cannot read the corpus {}", path.display()))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = Count(error.utf8_error().valid_up_to() as u64);
-        Refusal::new(format!("{} is not UTF-8 at byte {at}", path.display()))
-    })?;
-    Ok(text)
 }
 
 /// Shows the windows of an evaluation as they finish.

@@ -50,7 +50,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let llama = load(&model)?;
     let base_model = args.against.as_deref().map(open).transpose()?;
     let base = base_model.as_ref().map(load).transpose()?;
-    let corpus = corpus::tokenize(&corpus::read(&args.eval.corpus)?, &model, output)?;
+    let mut text = corpus::open(&args.eval, output)?;
+    let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
     corpus::check_length(&args.eval.corpus, &corpus, &options)?;
     if let Some(base) = &base_model {
         corpus::check_same_tokens(&model, base, &corpus)?;

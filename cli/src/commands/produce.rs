@@ -15,7 +15,7 @@ use crate::{
     interrupt::Writing,
     output::{Form, Output},
     progress::{Progress, Unit},
-    target::Target,
+    target::{Place, Target},
 };
 
 /// A file to make.
@@ -29,11 +29,13 @@ pub(super) struct Job<'a> {
 /// Opens the input, plans, and writes; says what came of it.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     let started = Instant::now();
-    let target = Target::check(&job.target.output, job.target.overwrite(), job.input)?;
+    let place = Place::check(&job.target.output, job.target.overwrite(), job.input)?;
     let source = llq_convert::open_with(job.input, &job.open)?;
     let hint = "llq quantize --allow-requantize does it all the same";
     let plan = plan(&*source, &job.request, hint)?;
     say_notes(&*source, &plan, output);
+    let name = || llq_convert::file_name(source.metadata(), plan.recipe().mix);
+    let target = place.target(name, job.input, output)?;
 
     let mut made = Made::planned(target.path(), &plan);
     if job.target.run() == Run::Dry {

@@ -7,7 +7,7 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
-    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
 };
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Decode and encode again what is quantized already, though each encoding loses something
     #[arg(long)]
     allow_requantize: bool,
+
+    #[command(flatten)]
+    metadata: MetadataArgs,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
@@ -47,7 +50,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
     let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
     let request = Request { output: Types::Recipe(recipe), requantize, context_length: None };
-    let open = OpenOptions::default();
+    let open = OpenOptions { overrides: args.metadata.overrides()?, ..OpenOptions::default() };
     produce::run(Job { input: &args.model, target: &args.target, open, request }, output)
 }
 

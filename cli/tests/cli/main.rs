@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod checksums;
+mod corpora;
 mod docs;
 mod end_to_end;
 mod golden;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use llq_fixtures::fixture;
-use llq_gguf::Value;
+use llq_gguf::{Model, Value};
 
 use crate::harness::{Place, gguf, tiny_gguf};
 
@@ -93,7 +93,9 @@ fn a_missing_folder_is_told() {
     place
         .llq(QUANTIZE.iter().chain(&[model, "-o", "a/b/out.gguf"]))
         .refused(&["there is no folder a/b", "hint: mkdir -p a/b"]);
-    place.llq(QUANTIZE.iter().chain(&[model, "-o", "."])).refused(&[". is a folder"]);
+    place
+        .llq(QUANTIZE.iter().chain(&[model, "-o", "a/"]))
+        .refused(&["there is no folder a/", "hint: mkdir -p a/"]);
     assert_eq!(place.files(), [""; 0]);
 }
 
@@ -108,6 +110,41 @@ fn a_dry_run_writes_nothing() {
     let bytes = fs::metadata(place.path("out.gguf")).unwrap().len();
     assert_eq!(planned["file_bytes"], bytes);
     assert_eq!(planned["seconds"], serde_json::Value::Null);
+}
+
+#[test]
+fn in_a_folder_the_name_follows_from_the_metadata() {
+    let place = Place::new();
+    let checkpoint = fixture("tiny-llama-2/hf");
+    let checkpoint = checkpoint.to_str().unwrap();
+    let made = place.llq(["convert", checkpoint, "-o", ".", "-q"]).ok();
+    assert!(made.stderr.contains("the file is ./tiny-llama-2-6.8M-BF16.gguf"), "{made}");
+    place.write("metadata.json", r#"{ "basename": "../Tiny/Llama", "finetune": "by hand" }"#);
+    let args = ["tiny-llama-2-6.8M-BF16.gguf", "-o", ".", "--metadata", "metadata.json"];
+    place.llq(QUANTIZE.iter().chain(&args)).ok();
+    let named = "Tiny-Llama-6.8M-by-hand-Q8_0.gguf";
+    assert_eq!(place.files(), [named, "metadata.json", "tiny-llama-2-6.8M-BF16.gguf"]);
+    place.llq(QUANTIZE.iter().chain(&args)).refused(&[named, "exists", "--force"]);
+}
+
+#[test]
+fn metadata_is_set_by_hand() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    place.write("metadata.json", r#"{ "license": "mit", "general.size_label": null }"#);
+    let args = [model, "-o", "out.gguf", "--metadata", "metadata.json", "--name", "By hand"];
+    place.llq(QUANTIZE.iter().chain(&args)).ok();
+    let made = Model::open(&place.path("out.gguf")).unwrap();
+    assert_eq!(made.metadata().string("general.name").unwrap(), "By hand");
+    assert_eq!(made.metadata().string("general.license").unwrap(), "mit");
+    assert!(!made.metadata().contains("general.size_label"));
+
+    place.write("metadata.json", r#"{ "llama.block_count": "four" }"#);
+    place
+        .llq(QUANTIZE.iter().chain(&args).chain(&["--force"]))
+        .refused(&["metadata.json: key \"llama.block_count\" is \"four\", expected of type u32"]);
+    let args = [model, "-o", "new.gguf", "--metadata", "absent.json"];
+    place.llq(QUANTIZE.iter().chain(&args)).refused(&["absent.json"]);
 }
 
 /// The limit on file sizes stands for a full disk: writing fails half-way.

@@ -64,7 +64,7 @@ fn help_has_examples_before_options() {
 
     Options:
       -o, --output <GGUF>
-              The file to write
+              The file to write, or a folder, in which its name follows from the metadata
 
           --force
               Replace the output where it exists
@@ -92,6 +92,13 @@ fn help_has_examples_before_options() {
 
           --verify-checksums
               First compare the files with the MD5 sums in Meta's checklist.chk
+
+          --metadata <JSON>
+              A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
+              removes a key
+
+          --name <NAME>
+              The model's name (general.name)
 
       -h, --help
               Print help (see a summary with '-h')

@@ -1,11 +1,19 @@
 //! The metadata of a converted checkpoint.
 
-use std::path::Path;
+pub(crate) mod authorship;
+mod front_matter;
+mod model_id;
+
+use std::path::{Path, PathBuf};
 
 use llq_gguf::{Metadata, TensorSpec, TensorType, Value};
 
+use self::{authorship::Authorship, model_id::ModelId};
 use crate::{
+    Note,
     arch::{Architecture, Hyperparameters, MappedTensor},
+    error::Result,
+    json::{JsonFile, typed},
     tokenizer::Vocabulary,
 };
 
@@ -13,7 +21,7 @@ use crate::{
 /// writes its own in the same place. `sampling` is what `generation_config.json` recommends.
 pub(super) fn metadata(
     architecture: &Architecture,
-    name: &str,
+    authorship: Authorship,
     sampling: Vec<(&'static str, Value)>,
     hyperparameters: &Hyperparameters,
     vocabulary: &Vocabulary,
@@ -26,8 +34,9 @@ pub(super) fn metadata(
     for (key, value) in sampling {
         metadata.set(format!("general.sampling.{key}"), value);
     }
-    metadata.set("general.name", text(name));
-    metadata.set("general.size_label", text(&size_label(mapped.iter().map(|m| &m.spec))));
+    for (key, value) in authorship.keys() {
+        metadata.set(key, value);
+    }
     let own = |key: &str| format!("{}.{key}", architecture.name);
     for (key, value) in hyperparameters.keys_before_file_type() {
         metadata.set(own(key), value);
@@ -43,21 +52,95 @@ pub(super) fn metadata(
     metadata
 }
 
-/// The name of the model: that of its folder, or of the folder above where the folder only says
-/// whose form it is.
-pub(super) fn model_name(folder: &Path) -> String {
-    const FORMS: &[&str] = &["hf", "huggingface", "meta", "original"];
-    let absolute = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-    let names = absolute.ancestors().filter_map(|folder| folder.file_name());
-    let names = names.map(|name| name.to_string_lossy().into_owned());
-    let mut names = names.filter(|name| !FORMS.contains(&name.to_lowercase().as_str()));
-    names.next().unwrap_or_else(|| "model".to_owned())
+/// What is known of the model in `folder`: by its card, by the name that its configuration gives,
+/// by the folder's name, and by its size, in this order. A card that cannot be used is a note.
+pub(super) fn authorship(
+    folder: &Path,
+    name_or_path: Option<&str>,
+    mapped: &[MappedTensor],
+    notes: &mut Vec<Note>,
+) -> Authorship {
+    let weights = weights(mapped.iter().map(|tensor| &tensor.spec));
+    let mut known = match front_matter::read(folder) {
+        Ok(Some(card)) => Authorship::from_card(&card, weights),
+        Ok(None) => Authorship::default(),
+        Err(why) => {
+            notes.push(Note(format!("README.md is not used for the metadata: {why}")));
+            Authorship::default()
+        }
+    };
+    // With more slashes it is a path on its author's machine.
+    let id = name_or_path.filter(|name| name.matches('/').count() <= 1);
+    let id = id.map(str::to_owned).into_iter().chain(folder_id(folder));
+    for id in id {
+        known.add_id(&ModelId::parse(&id, weights));
+    }
+    known.add("name", &name_of_form(folder));
+    known.add("size_label", &size_label(weights));
+    known
+}
+
+/// The name of the folder, as an id, unless it is hidden or only says whose form it is;
+/// `owner/name` in the cache of Hugging Face's hub, where the folder is named by a commit.
+fn folder_id(folder: &Path) -> Option<String> {
+    let absolute = absolute(folder);
+    let mut names = absolute.ancestors().filter_map(Path::file_name).map(|n| n.to_string_lossy());
+    let name = names.next()?.into_owned();
+    if names.next().is_some_and(|above| above == "snapshots")
+        && let Some(repository) = names.next()
+        && let Some(id) = repository.strip_prefix("models--")
+    {
+        return Some(id.replacen("--", "/", 1));
+    }
+    (!is_form(&name) && !name.starts_with('.')).then_some(name)
+}
+
+/// The name of the nearest folder that does not only say whose form it is. It is the folder above
+/// the checkpoint's, so it is not searched for parts.
+pub(super) fn name_of_form(folder: &Path) -> String {
+    let absolute = absolute(folder);
+    let names = absolute.ancestors().filter_map(Path::file_name);
+    let mut names = names.map(|name| name.to_string_lossy().into_owned());
+    names.find(|name| !is_form(name)).unwrap_or_else(|| "model".to_owned())
+}
+
+fn absolute(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
+}
+
+fn is_form(folder: &str) -> bool {
+    ["hf", "huggingface", "meta", "original"].contains(&folder.to_lowercase().as_str())
+}
+
+/// What `generation_config.json` may recommend: its keys, those of GGUF and their types, in the
+/// order llama.cpp's converter writes them.
+pub(crate) const SAMPLING: &[(&str, &str, &str)] = &[
+    ("sequence", "sequence", "string"),
+    ("top_k", "top_k", "i32"),
+    ("top_p", "top_p", "f32"),
+    ("min_p", "min_p", "f32"),
+    ("xtc_probability", "xtc_probability", "f32"),
+    ("xtc_threshold", "xtc_threshold", "f32"),
+    ("temperature", "temp", "f32"),
+    ("penalty_last_n", "penalty_last_n", "i32"),
+    ("penalty_repeat", "penalty_repeat", "f32"),
+    ("mirostat", "mirostat", "i32"),
+    ("mirostat_tau", "mirostat_tau", "f32"),
+    ("mirostat_eta", "mirostat_eta", "f32"),
+];
+
+/// How the authors sample, by keys of GGUF. No more than advice: what has another type is left out.
+pub(super) fn sampling(folder: &Path) -> Result<Vec<(&'static str, Value)>> {
+    let path = folder.join("generation_config.json");
+    let Some(config) = JsonFile::open_optional(&path)? else { return Ok(Vec::new()) };
+    let known = SAMPLING
+        .iter()
+        .filter_map(|&(key, gguf, type_name)| Some((gguf, typed(config.get(key)?, type_name)?)));
+    Ok(known.collect())
 }
 
 /// The number of weights as model names have it: two digits, such as `6.8M`, `7B` or `70B`.
-fn size_label<'a>(tensors: impl Iterator<Item = &'a TensorSpec>) -> String {
-    let weights: f64 =
-        tensors.map(|t| t.shape.iter().map(|&extent| extent as f64).product::<f64>()).sum();
+fn size_label(weights: f64) -> String {
     let (scaled, unit) = match weights {
         w if w > 1e12 => (w / 1e12, "T"),
         w if w > 1e9 => (w / 1e9, "B"),
@@ -70,6 +153,10 @@ fn size_label<'a>(tensors: impl Iterator<Item = &'a TensorSpec>) -> String {
         _ => 0,
     };
     format!("{scaled:.decimals$}{unit}")
+}
+
+fn weights<'a>(tensors: impl Iterator<Item = &'a TensorSpec>) -> f64 {
+    tensors.map(|t| t.shape.iter().map(|&extent| extent as f64).product::<f64>()).sum()
 }
 
 fn file_type(mapped: &[MappedTensor]) -> u32 {
@@ -87,17 +174,9 @@ mod tests {
 
     #[test]
     fn size_labels_have_two_digits() {
-        let label = |shape: &[u64]| {
-            let spec = TensorSpec {
-                name: "t".to_owned(),
-                shape: shape.to_vec(),
-                tensor_type: TensorType::F32,
-            };
-            size_label([spec].iter())
-        };
-        assert_eq!(label(&[6_818_048]), "6.8M");
-        assert_eq!(label(&[8_030_261_248]), "8.0B");
-        assert_eq!(label(&[70_553_706_496]), "71B");
-        assert_eq!(label(&[256]), "0.26K");
+        assert_eq!(size_label(6_818_048.0), "6.8M");
+        assert_eq!(size_label(8_030_261_248.0), "8.0B");
+        assert_eq!(size_label(70_553_706_496.0), "71B");
+        assert_eq!(size_label(256.0), "0.26K");
     }
 }

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use llq_gguf::Value;
-
 use super::{OpenOptions, checkpoint::Checkpoint, general};
 use crate::{
     arch::{ALL, Architecture, Hyperparameters, Llama3Rope, MappedTensor, Naming, RopeScaling},
@@ -28,36 +26,19 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let size = hyperparameters.vocabulary as usize;
     let vocabulary = tokenizer::open_hugging_face(folder, &config, size, options.pre, &mut notes)?;
 
-    let name = config.get("_name_or_path").and_then(|name| name.as_str()).and_then(last_part);
-    let name = name.unwrap_or_else(|| general::model_name(folder));
-    let sampling = sampling(folder)?;
-    let metadata =
-        general::metadata(architecture, &name, sampling, &hyperparameters, &vocabulary, &mapped);
+    let named = config.get("_name_or_path").and_then(|name| name.as_str());
+    let authorship = general::authorship(folder, named, &mapped, &mut notes);
+    let sampling = general::sampling(folder)?;
+    let metadata = general::metadata(
+        architecture,
+        authorship,
+        sampling,
+        &hyperparameters,
+        &vocabulary,
+        &mapped,
+    );
     let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
-}
-
-/// How the authors sample, by keys of GGUF. No more than advice: what is no number is left out.
-fn sampling(folder: &Path) -> Result<Vec<(&'static str, Value)>> {
-    const FLOATS: &[(&str, &str)] =
-        &[("top_p", "top_p"), ("min_p", "min_p"), ("temperature", "temp")];
-    let mut sampling = Vec::new();
-    let path = folder.join("generation_config.json");
-    let Some(config) = JsonFile::open_optional(&path)? else { return Ok(sampling) };
-    let top_k = config.get("top_k").and_then(|count| i32::try_from(count.as_i64()?).ok());
-    sampling.extend(top_k.map(|count| ("top_k", Value::I32(count))));
-    for &(key, gguf) in FLOATS {
-        let value = config.get(key).and_then(|value| value.as_f64());
-        sampling.extend(value.map(|value| (gguf, Value::F32(value as f32))));
-    }
-    Ok(sampling)
-}
-
-/// The name in `owner/name`.
-fn last_part(path: &str) -> Option<String> {
-    let name = path.trim_end_matches('/').rsplit('/').next()?;
-    let is_name = !name.is_empty() && !name.starts_with('.');
-    is_name.then(|| name.to_owned())
 }
 
 /// By the class that loads it with Hugging Face; early files have only a model type.

@@ -30,7 +30,7 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         |piece, shards| LLAMA.model_parallel_cut(piece, shards, embedding, folder),
         |pieces| LLAMA.shard_count(pieces, embedding),
     )?;
-    let name = general::model_name(folder);
+    let name = general::name_of_form(folder);
     let mut notes = Vec::new();
     notes.extend(fp8_note(&weights));
     let heads = Heads::of(&params)?;
@@ -52,8 +52,9 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let llama3 = Llama3 { names, tuning, pre: options.pre };
     let vocabulary = tokenizer::open_meta(&path, size, llama3, &mut notes)?;
 
+    let authorship = general::authorship(folder, None, &mapped, &mut notes);
     let metadata =
-        general::metadata(&LLAMA, &name, Vec::new(), &hyperparameters, &vocabulary, &mapped);
+        general::metadata(&LLAMA, authorship, Vec::new(), &hyperparameters, &vocabulary, &mapped);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }
 

@@ -1,16 +1,17 @@
 //! Sources: one file per published form of a model.
 
 mod checkpoint;
-mod general;
+pub(crate) mod general;
 mod generation;
 mod gguf;
 mod hugging_face;
 mod meta;
+mod overridden;
 
 use std::path::Path;
 
 use crate::{
-    Error, PreName, Source,
+    Error, Overrides, PreName, Source,
     error::Result,
     weights::{InputFile, is_lfs_pointer},
 };
@@ -24,7 +25,8 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 /// Opens a checkpoint as [`open`] does, with what the user knows better than its files.
 pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
-    if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }
+    let source = if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }?;
+    overridden::open(source, &options.overrides)
 }
 
 /// What holds whatever the files of a checkpoint say.
@@ -35,6 +37,8 @@ pub struct OpenOptions {
     pub pre: Option<PreName>,
     /// The context length of a Meta checkpoint, whose files do not say it: else it is guessed.
     pub context_length: Option<u32>,
+    /// Metadata in place of what the files say.
+    pub overrides: Overrides,
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {

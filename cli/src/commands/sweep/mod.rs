@@ -62,7 +62,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    let text = corpus::read(&args.eval.corpus)?;
+    let mut text = corpus::open(&args.eval, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let source = llq_convert::open(&args.model)?;
     let plans = plans(args, &*source)?;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let model = perplexity::open(&base(args, &*source, &folder, output)?)?;
     let llama = perplexity::load(&model)?;
     let options = args.eval.options();
-    let corpus = corpus::tokenize(&text, &model, output)?;
+    let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
     corpus::check_length(&args.eval.corpus, &corpus, &options)?;
     corpus::note_long_windows(&llama, &options, output);
     let progress = Evaluating::new(output, "unquantized");

@@ -1,0 +1,96 @@
+//! Files as they are, or compressed by gzip or Zstandard, told by their first bytes.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::{
+    BlockDecodingStrategy, FrameDecoder,
+    errors::{FrameDecoderError, ReadFrameHeaderError},
+};
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+pub(super) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let start = file.fill_buf()?;
+    if start.starts_with(GZIP) {
+        Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))))
+    } else if start.starts_with(ZSTANDARD) {
+        Ok(Box::new(BufReader::new(Zstandard::new(file))))
+    } else {
+        Ok(Box::new(file))
+    }
+}
+
+/// All frames of a Zstandard file, one after the other (RFC 8878).
+struct Zstandard<R> {
+    source: R,
+    decoder: FrameDecoder,
+    frame: Frame,
+}
+
+#[derive(PartialEq, Eq)]
+enum Frame {
+    Open,
+    Closed,
+}
+
+impl<R: BufRead> Zstandard<R> {
+    fn new(source: R) -> Zstandard<R> {
+        Zstandard { source, decoder: FrameDecoder::new(), frame: Frame::Closed }
+    }
+
+    /// Opens the next frame that holds data; `Closed` at the end of the file.
+    fn open_frame(&mut self) -> io::Result<()> {
+        while self.frame == Frame::Closed && !self.source.fill_buf()?.is_empty() {
+            match self.decoder.init(&mut self.source) {
+                Ok(()) => self.frame = Frame::Open,
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = (&mut self.source).take(u64::from(length));
+                    if io::copy(&mut skipped, &mut io::sink())? < u64::from(length) {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn close_frame(&mut self) -> io::Result<()> {
+        self.frame = Frame::Closed;
+        let stated = self.decoder.get_checksum_from_data();
+        if stated.is_some() && stated != self.decoder.get_calculated_checksum() {
+            let wrong = "Zstandard: the checksum is another";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, wrong));
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Zstandard<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.open_frame()?;
+            if self.frame == Frame::Closed || out.is_empty() {
+                return Ok(0);
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let one = BlockDecodingStrategy::UptoBlocks(1);
+                self.decoder.decode_blocks(&mut self.source, one).map_err(io::Error::other)?;
+            }
+            match self.decoder.read(out)? {
+                0 => self.close_frame()?,
+                read => return Ok(read),
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! A JSON array: a document in each element.
+
+use std::{
+    fmt,
+    io::{BufRead, Read},
+    path::Path,
+};
+
+use serde::{
+    Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
+use serde_json::Value as Json;
+
+use super::{MOST_TEXT, json_fields};
+use crate::{failure::Refusal, figures::Bytes};
+
+/// The texts of all elements that have any. Unlike lines, an array is read as a whole.
+pub(super) fn json_array(
+    reader: Box<dyn BufRead>,
+    path: &Path,
+    field: &str,
+) -> Result<Vec<String>, Refusal> {
+    const MOST_JSON: u64 = 2 * MOST_TEXT as u64;
+    let mut limited = reader.take(MOST_JSON);
+    let mut hint = None;
+    let texts = Texts { field, hint: &mut hint };
+    let read = serde_json::Deserializer::from_reader(&mut limited).deserialize_seq(texts);
+    read.map_err(|error| {
+        let path = path.display();
+        if limited.limit() == 0 {
+            let most = Bytes(MOST_JSON);
+            return Refusal::new(format!("{path}: an array of more than {most}"))
+                .hint("of JSON lines no more is read than is needed");
+        }
+        hint.into_iter().fold(Refusal::new(format!("{path}: {error}")), Refusal::hint)
+    })
+}
+
+struct Texts<'a> {
+    field: &'a str,
+    /// Set where something is wrong that this helps with.
+    hint: &'a mut Option<&'static str>,
+}
+
+impl<'de> Visitor<'de> for Texts<'_> {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of documents")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<String>, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(document) = elements.next_element::<Json>()? {
+            let text = json_fields::text(document, self.field).map_err(|wrong| {
+                *self.hint = wrong.hint;
+                A::Error::custom(format_args!("element {}: {}", texts.len() + 1, wrong.message))
+            })?;
+            if !text.is_empty() {
+                texts.push(text);
+            }
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,242 @@
+//! Metadata that the user sets, in place of what a source has or beside it.
+
+use std::path::Path;
+
+use llq_gguf::{Metadata, Value};
+use serde_json::{Map, Value as Json};
+
+use crate::{
+    error::Result,
+    json::{JsonFile, typed},
+    readers::general::{
+        SAMPLING,
+        authorship::{PARENT_TEXTS, Parent, TEXTS, parent_keys, parent_of_id, plain},
+    },
+};
+
+/// Keys and values that replace a source's, from a JSON object and a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    file: Option<JsonFile>,
+    name: Option<String>,
+}
+
+/// What llq decides, or cannot change without changing what the weights mean.
+const DECIDED: &[&str] = &[
+    "general.architecture",
+    "general.type",
+    "general.file_type",
+    "general.quantization_version",
+    "general.alignment",
+    "tokenizer.ggml.tokens",
+    "tokenizer.ggml.scores",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.merges",
+];
+
+/// Known keys outside `general.*` and their types.
+const TOKENIZER: &[(&str, &str)] = &[
+    ("tokenizer.ggml.model", "string"),
+    ("tokenizer.ggml.pre", "string"),
+    ("tokenizer.ggml.add_bos_token", "bool"),
+    ("tokenizer.ggml.add_eos_token", "bool"),
+    ("tokenizer.ggml.add_sep_token", "bool"),
+    ("tokenizer.ggml.add_space_prefix", "bool"),
+    ("tokenizer.chat_template", "string"),
+];
+
+const BASE_MODELS: &str = "general.base_models";
+const DATASETS: &str = "general.datasets";
+
+impl Overrides {
+    /// Reads a JSON object. Its keys are GGUF's, or those of `general.*` without that; `null`
+    /// removes a key; `general.base_models` and `general.datasets` are lists of ids or objects.
+    ///
+    /// A value gets the type that its key is known to have or has in the source. Of other keys,
+    /// texts, truth values and fractions (f32) are taken as they are; whole numbers say their type:
+    /// `{"u32": 7}`.
+    pub fn read(path: &Path) -> Result<Overrides> {
+        Ok(Overrides { file: Some(JsonFile::open(path)?), name: None })
+    }
+
+    /// Sets the model's name, whatever the file says.
+    pub fn with_name(self, name: Option<String>) -> Overrides {
+        Overrides { name, ..self }
+    }
+
+    /// Whether nothing is overridden.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.file.is_none() && self.name.is_none()
+    }
+
+    /// `metadata` with the changes. A replaced key keeps its place; a new one of `general.*` gets
+    /// the place that it has in files of llama.cpp's converter, others the end.
+    pub(crate) fn apply(&self, metadata: &Metadata) -> Result<Metadata> {
+        let copy = metadata.iter().map(|(key, value)| (key.to_owned(), value.clone()));
+        let mut entries: Vec<(String, Value)> = copy.collect();
+        if let Some(file) = &self.file {
+            for (key, json) in file.entries() {
+                change(&mut entries, file, key, json)?;
+            }
+        }
+        if let Some(name) = &self.name {
+            set(&mut entries, "general.name".to_owned(), Value::from(name.as_str()));
+        }
+        Ok(entries.into_iter().collect())
+    }
+}
+
+fn change(
+    entries: &mut Vec<(String, Value)>,
+    file: &JsonFile,
+    given: &str,
+    json: &Json,
+) -> Result<()> {
+    let key = full_key(given);
+    if DECIDED.contains(&key.as_str()) || key.starts_with("split.") {
+        let expected = "absent, as it is not for the user to say";
+        return Err(file.error(given, expected, json.to_string()));
+    }
+    if !key.contains('.') {
+        let expected = "a key that llq knows in general.*, or with all of its name";
+        return Err(file.error(given, expected, "neither".to_owned()));
+    }
+    let parents = [(BASE_MODELS, "base_model"), (DATASETS, "dataset")];
+    if let Some((_, kind)) = parents.into_iter().find(|(list, _)| *list == key) {
+        let parents = parents_of(json).ok_or_else(|| {
+            let expected = "a list of ids owner/name, or of objects with texts";
+            file.error(given, expected, json.to_string())
+        })?;
+        let start = format!("general.{kind}.");
+        entries.retain(|(key, _)| !key.starts_with(&start));
+        parent_keys(kind, &parents).into_iter().for_each(|(key, value)| set(entries, key, value));
+    } else if json.is_null() {
+        entries.retain(|(present, _)| *present != key);
+    } else {
+        let present = entries.iter().find(|(present, _)| *present == key);
+        let known = known_type(&key).or(present.map(|(_, value)| value.type_name()));
+        let value = match known {
+            Some(known) => typed(json, known)
+                .ok_or_else(|| file.error(given, &format!("of type {known}"), json.to_string())),
+            None => inferred(json).ok_or_else(|| {
+                let expected = "a text, a truth value, a fraction, a list of one of these, or an \
+                                object that says the type, such as {\"u32\": 7}";
+                file.error(given, expected, json.to_string())
+            }),
+        }?;
+        set(entries, key, value);
+    }
+    Ok(())
+}
+
+/// `name` stands for `general.name`; what has no such meaning is a key as it is.
+fn full_key(key: &str) -> String {
+    let general = format!("general.{key}");
+    let is_list = [BASE_MODELS, DATASETS].contains(&general.as_str());
+    let is_known = is_list || DECIDED.contains(&general.as_str()) || known_type(&general).is_some();
+    if is_known { general } else { key.to_owned() }
+}
+
+fn known_type(key: &str) -> Option<&'static str> {
+    let Some(general) = key.strip_prefix("general.") else {
+        let known = TOKENIZER.iter().find(|(known, _)| *known == key);
+        let is_id = key.starts_with("tokenizer.ggml.") && key.ends_with("_token_id");
+        return known.map(|&(_, type_name)| type_name).or(is_id.then_some("u32"));
+    };
+    if TEXTS.contains(&general) {
+        return Some("string");
+    }
+    if let Some(sampling) = general.strip_prefix("sampling.") {
+        let known = SAMPLING.iter().find(|(_, key, _)| *key == sampling);
+        return known.map(|&(_, _, type_name)| type_name);
+    }
+    if ["tags", "languages"].contains(&general) {
+        return Some("array of string");
+    }
+    let parent = general.strip_prefix("base_model.").or(general.strip_prefix("dataset."))?;
+    match parent.split_once('.') {
+        None => (parent == "count").then_some("u32"),
+        Some((index, text)) => {
+            let is_known = index.parse::<u32>().is_ok() && PARENT_TEXTS.contains(&text);
+            is_known.then_some("string")
+        }
+    }
+}
+
+/// The value of a key that nothing is known of, where there is no doubt of its type.
+fn inferred(json: &Json) -> Option<Value> {
+    match json {
+        Json::Array(items) if items.is_empty() => None,
+        Json::Array(items) if items.iter().all(is_whole) => None,
+        Json::Array(_) => ["array of string", "array of bool", "array of f32"]
+            .iter()
+            .find_map(|type_name| typed(json, type_name)),
+        Json::Object(object) => {
+            let mut entries = object.iter();
+            let (type_name, value) = entries.next()?;
+            if entries.next().is_some() { None } else { typed(value, type_name) }
+        }
+        whole if is_whole(whole) => None,
+        json => ["string", "bool", "f32"].iter().find_map(|type_name| typed(json, type_name)),
+    }
+}
+
+fn is_whole(json: &Json) -> bool {
+    json.is_i64() || json.is_u64()
+}
+
+/// Base models or data sets; `null` for none.
+fn parents_of(json: &Json) -> Option<Vec<Parent>> {
+    match json {
+        Json::Null => Some(Vec::new()),
+        Json::Array(items) => items.iter().map(parent_of).collect(),
+        _ => None,
+    }
+}
+
+fn parent_of(json: &Json) -> Option<Parent> {
+    match json {
+        Json::String(id) => Some(parent_of_id(id, 0.0)).filter(|parent| !parent.is_empty()),
+        Json::Object(object) => parent_of_object(object),
+        _ => None,
+    }
+}
+
+fn parent_of_object(object: &Map<String, Json>) -> Option<Parent> {
+    let text = |(key, value): (&String, &Json)| {
+        let key = PARENT_TEXTS.iter().find(|known| *known == key)?;
+        Some((*key, plain(value.as_str()?)?))
+    };
+    object.iter().map(text).collect()
+}
+
+fn set(entries: &mut Vec<(String, Value)>, key: String, value: Value) {
+    if let Some((_, present)) = entries.iter_mut().find(|(present, _)| *present == key) {
+        *present = value;
+        return;
+    }
+    let place = place(&key).and_then(|own| {
+        entries.iter().position(|(other, _)| place(other).is_none_or(|other| other > own))
+    });
+    entries.insert(place.unwrap_or(entries.len()), (key, value));
+}
+
+/// The place of a key among those of `general.*` that stand first in a file.
+fn place(key: &str) -> Option<(usize, usize)> {
+    let general = key.strip_prefix("general.")?;
+    let order = |keys: &[&str]| keys.iter().position(|known| *known == general);
+    if let Some(first) = order(&["architecture", "type"]) {
+        return Some((0, first));
+    }
+    if let Some(sampling) = general.strip_prefix("sampling.") {
+        return SAMPLING.iter().position(|(_, key, _)| *key == sampling).map(|at| (1, at));
+    }
+    if let Some(text) = order(TEXTS) {
+        return Some((2, text));
+    }
+    let parents = [("base_model.", 3), ("dataset.", 4)];
+    if let Some((_, rank)) = parents.into_iter().find(|(start, _)| general.starts_with(start)) {
+        return Some((rank, 0));
+    }
+    order(&["tags", "languages"]).map(|at| (5, at))
+}
