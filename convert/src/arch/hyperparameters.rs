@@ -21,6 +21,15 @@ pub(crate) struct Hyperparameters {
     pub(crate) rope_theta: f32,
     pub(crate) rope_scaling: RopeScaling,
     pub(crate) norm_epsilon: f32,
+    /// `None` where each block has one feed-forward network.
+    pub(crate) experts: Option<Experts>,
+}
+
+/// The feed-forward networks that a block has, and how many of them a token passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Experts {
+    pub(crate) count: u32,
+    pub(crate) used: u32,
 }
 
 /// How rotary positions are stretched beyond the length of training.
@@ -55,6 +64,7 @@ impl RopeScaling {
 /// Limits that loaders of GGUF have, and no model comes near.
 const MAX_LAYERS: u32 = 512;
 const MAX_EXTENT: u32 = 1 << 24;
+const MAX_EXPERTS: u32 = 512;
 
 impl Hyperparameters {
     /// Checks what loaders will ask for. `path` is the file that holds them, by the keys of
@@ -85,6 +95,17 @@ impl Hyperparameters {
                 return fail(key, count.to_string(), format!("1 to {limit}"));
             }
         }
+        if let Some(Experts { count, used }) = self.experts {
+            let keys = [
+                (name("num_local_experts", "moe.num_experts"), count, MAX_EXPERTS),
+                (name("num_experts_per_tok", "moe.num_experts_per_tok"), used, count),
+            ];
+            for (key, found, limit) in keys {
+                if found == 0 || found > limit {
+                    return fail(key, found.to_string(), format!("1 to {limit}"));
+                }
+            }
+        }
         if !self.heads.is_multiple_of(self.kv_heads) {
             let expected = format!("a divisor of the {} heads", self.heads);
             return fail(kv_heads, self.kv_heads.to_string(), expected);
@@ -109,7 +130,7 @@ impl Hyperparameters {
     /// architecture's name in front.
     pub(crate) fn keys_before_file_type(&self) -> Vec<(&'static str, Value)> {
         let h = self;
-        vec![
+        let mut keys = vec![
             ("block_count", Value::U32(h.layers)),
             ("context_length", Value::U32(h.context_length)),
             ("embedding_length", Value::U32(h.embedding)),
@@ -118,9 +139,18 @@ impl Hyperparameters {
             ("attention.head_count_kv", Value::U32(h.kv_heads)),
             ("rope.freq_base", Value::F32(h.rope_theta)),
             ("attention.layer_norm_rms_epsilon", Value::F32(h.norm_epsilon)),
+        ];
+        if let Some(Experts { count, used }) = h.experts {
+            keys.extend([
+                ("expert_count", Value::U32(count)),
+                ("expert_used_count", Value::U32(used)),
+            ]);
+        }
+        keys.extend([
             ("attention.key_length", Value::U32(h.head_dim)),
             ("attention.value_length", Value::U32(h.head_dim)),
-        ]
+        ]);
+        keys
     }
 
     /// The keys after `general.file_type`.

@@ -1,9 +1,11 @@
 //! Weight files as they are published: tensors under their published names, read row by row.
 
 mod file;
+pub(crate) mod folder;
+mod index;
 pub(crate) mod model_parallel;
+pub(crate) mod plain_names;
 pub(crate) mod safetensors;
-pub(crate) mod safetensors_folder;
 pub(crate) mod torch;
 
 use std::{fmt, ops::Range, path::Path};

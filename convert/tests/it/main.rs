@@ -4,10 +4,14 @@
 
 mod byte_level;
 mod checkpoints;
+mod forms;
 mod golden;
+mod mixtral;
 mod model_parallel;
 mod pipeline;
+mod quantized;
 mod safetensors;
+mod shapes;
 mod support;
 mod tiktoken;
 mod tokenizers;
