@@ -1,6 +1,6 @@
 //! A Mistral folder: `params.json`, `consolidated.safetensors` with Meta's names, a tokenizer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{
     OpenOptions,
@@ -14,7 +14,7 @@ use crate::{
     arch::{Experts, Hyperparameters, LLAMA, MIXTRAL, MappedTensor, Naming, RopeScaling},
     error::Result,
     json::JsonFile,
-    tokenizer::{self, SpecialNames},
+    tokenizer::{self, SpecialNames, Vocabulary},
     weights::{
         Weights,
         folder::{Form, WeightFolder},
@@ -38,9 +38,7 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     check_tied(&params, &mapped)?;
 
     let size = hyperparameters.vocabulary as usize;
-    let path = tokenizer_path(folder)?;
-    let names = SpecialNames::Llama3;
-    let vocabulary = tokenizer::open_meta(&path, size, names, options.pre(), &mut notes)?;
+    let vocabulary = vocabulary(folder, size, options, &mut notes)?;
 
     let name = general::model_name(folder);
     let metadata =
@@ -131,19 +129,30 @@ fn rope_theta(params: &JsonFile, notes: &mut Vec<Note>) -> Result<f32> {
     Ok(theta)
 }
 
-/// `tokenizer.model`, or that of the latest version.
-fn tokenizer_path(folder: &Path) -> Result<PathBuf> {
-    const NAME: &str = "tokenizer.model";
+/// From `tekken.json`, the latest `tokenizer.model.vN` or `tokenizer.model`, in the order of
+/// Mistral's code.
+fn vocabulary(
+    folder: &Path,
+    size: usize,
+    options: &OpenOptions,
+    notes: &mut Vec<Note>,
+) -> Result<Vocabulary> {
+    const SENTENCE_PIECE: &str = "tokenizer.model";
+    let tekken = folder.join("tekken.json");
+    if tekken.exists() {
+        return tokenizer::open_tekken(&tekken, size, options.pre(), notes);
+    }
     let entries = folder.read_dir().map_err(Error::io(folder))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let versioned = names.filter(|name| name.starts_with("tokenizer.model.v")).max();
-    let plain = folder.join(NAME);
-    match versioned {
-        _ if plain.exists() => Ok(plain),
-        Some(name) => Ok(folder.join(name)),
-        None => {
-            let looked_for = format!("{NAME}, and no {NAME}.vN");
-            Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for })
-        }
-    }
+    let is_version = |name: &String| {
+        let version = name.strip_prefix(SENTENCE_PIECE).and_then(|rest| rest.strip_prefix(".v"));
+        version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    let latest = names.filter(|name| name == SENTENCE_PIECE || is_version(name)).max();
+    let name = latest.ok_or_else(|| {
+        let looked_for = format!("tekken.json, and no {SENTENCE_PIECE}");
+        Error::MissingFile { folder: folder.to_path_buf(), looked_for }
+    })?;
+    let names = SpecialNames::Llama3;
+    tokenizer::open_meta(&folder.join(name), size, names, options.pre(), notes)
 }

@@ -9,6 +9,7 @@ mod pre_tokenizer;
 mod protobuf;
 mod sentencepiece;
 mod special;
+mod tekken;
 mod template;
 mod tiktoken;
 mod tokenizer_json;
@@ -22,6 +23,7 @@ use crate::{Error, Note, error::Result};
 pub use error::TokenizerError;
 pub(crate) use hugging_face::open as open_hugging_face;
 pub(crate) use meta::{SpecialNames, open as open_meta};
+pub(crate) use tekken::open as open_tekken;
 
 /// A token of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]

@@ -260,7 +260,10 @@ fn what_mistrals_params_lack_follows_and_is_said() {
     }
     fs::write(&path, params.to_string()).unwrap();
     remove(folder.path(), "tokenizer.model.v3");
-    assert_says(&failure(folder.path(), &Request::default()), &["no tokenizer.model"]);
+    assert_says(
+        &failure(folder.path(), &Request::default()),
+        &["no tekken.json, and no tokenizer.model"],
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod quantized;
 mod safetensors;
 mod shapes;
 mod support;
+mod tekken;
 mod tiktoken;
 mod tokenizers;
 mod torch;

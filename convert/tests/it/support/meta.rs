@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     pickle::{tensor_of, text, zip},
-    tiny::{FEED_FORWARD, KEYS, Tensor, Tiny, VOCABULARY, safetensors, tokenizer},
+    tiny::{FEED_FORWARD, KEYS, Tensor, Tiny, safetensors, tokenizer},
 };
 
 /// Along which axis the token embedding is cut.
@@ -35,8 +35,9 @@ pub(crate) fn write(tiny: &Tiny, folder: &Path, shards: usize, embedding: Embedd
 
 /// Writes `tiny` as Mistral would.
 pub(crate) fn write_consolidated(tiny: &Tiny, folder: &Path) {
+    let vocabulary = tiny.tensors["model.embed_tokens.weight"].shape[0];
     let mut params = json!({ "dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2,
-        "head_dim": 8, "hidden_dim": FEED_FORWARD, "vocab_size": VOCABULARY, "norm_eps": 1e-5,
+        "head_dim": 8, "hidden_dim": FEED_FORWARD, "vocab_size": vocabulary, "norm_eps": 1e-5,
         "rope_theta": 1e6, "max_position_embeddings": 128 });
     if let Some(count) = tiny.config.get("num_local_experts") {
         params["moe"] = json!({ "num_experts": count, "num_experts_per_tok": 2 });
