@@ -83,11 +83,19 @@ impl Hyperparameters {
         let counts = [
             (name("num_hidden_layers", "n_layers"), self.layers, MAX_LAYERS),
             (name("hidden_size", "dim"), self.embedding, MAX_EXTENT),
-            (name("intermediate_size", "rows of w1"), self.feed_forward, MAX_EXTENT),
+            (
+                name("intermediate_size", "hidden_dim, the rows of w1"),
+                self.feed_forward,
+                MAX_EXTENT,
+            ),
             (name("num_attention_heads", "n_heads"), self.heads, MAX_EXTENT),
             (kv_heads, self.kv_heads, MAX_EXTENT),
             (head_dim, self.head_dim, MAX_EXTENT),
-            (name("vocab_size", "rows of tok_embeddings"), self.vocabulary, MAX_EXTENT),
+            (
+                name("vocab_size", "vocab_size, the rows of tok_embeddings"),
+                self.vocabulary,
+                MAX_EXTENT,
+            ),
             (name("max_position_embeddings", "context length"), self.context_length, u32::MAX),
         ];
         for (key, count, limit) in counts {

@@ -181,6 +181,8 @@ fn hyperparameters(
     };
     // Since version 5 of its library, Hugging Face keeps all of RoPE in one object.
     let rope = config.optional_part("rope_parameters")?;
+    // Models whose layers may differ say it for each kind of layer.
+    let rope = rope.map(|rope| rope.nested_under("full_attention"));
     let in_rope = rope.as_ref().map_or(Ok(None), |rope| rope.optional_float("rope_theta"))?;
     let theta = match in_rope {
         Some(theta) => Some(theta),

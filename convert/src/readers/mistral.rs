@@ -52,7 +52,7 @@ fn check_supported(params: &JsonFile) -> Result<()> {
     if let Some(quantization) = params.get("quantization") {
         let method = quantization.get("qformat_weight").and_then(|format| format.as_str());
         let evidence = "params.json has quantization".to_owned();
-        return Err(refusal(params.path(), method.unwrap_or("unknown method"), evidence));
+        return Err(refusal(params.path(), method.unwrap_or("an unknown method"), evidence));
     }
     const OTHERS: [&str; 5] =
         ["vision_encoder", "audio_encoder", "yarn", "llama_4_scaling", "lora"];

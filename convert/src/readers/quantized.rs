@@ -1,10 +1,11 @@
-//! Checkpoints whose weights are quantized already: GPTQ and the like are no form that llq reads.
+//! Checkpoints whose weights were quantized before they were published, which llq does not read.
 
 use std::path::Path;
 
 use crate::{Error, Note, error::Result, json::JsonFile, weights::Weights};
 
-/// How ends of names tell that tensors are quantized, and how.
+/// Ends of names that only tensors of quantized models have, and the method; the first that is found
+/// tells it.
 const MARKS: &[(&str, &str)] = &[
     (".g_idx", "GPTQ"),
     (".qweight", "GPTQ or AWQ"),
@@ -15,6 +16,9 @@ const MARKS: &[(&str, &str)] = &[
     (".weight_packed", "compressed-tensors"),
     (".weight_scale", "compressed-tensors or FP8"),
     (".qscale_weight", "Mistral's FP8"),
+    (".q_weight", "EXL2"),
+    (".W_q", "HQQ"),
+    (".scales", "MLX"),
 ];
 
 /// What `config.json` says of quantization.
@@ -26,7 +30,8 @@ impl DeclaredQuantization {
     /// Refuses what the config says is quantized. Only bitsandbytes leaves its word in the config
     /// of models that were merged and saved unquantized: there the tensors decide.
     pub(super) fn read(config: &JsonFile) -> Result<DeclaredQuantization> {
-        const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
+        const MLX: &str = "quantization";
+        const KEYS: [&str; 3] = [MLX, "quantization_config", "compression_config"];
         let Some((key, value)) = KEYS.iter().find_map(|key| Some((*key, config.get(key)?))) else {
             return Ok(DeclaredQuantization { method: None });
         };
@@ -34,7 +39,8 @@ impl DeclaredQuantization {
         let method = match value.get("quant_method").and_then(|method| method.as_str()) {
             Some(method) => method,
             None if is_true("load_in_8bit") || is_true("load_in_4bit") => BITSANDBYTES,
-            None => "unknown method",
+            None if key == MLX => "MLX",
+            None => "an unknown method",
         };
         if method != BITSANDBYTES {
             let evidence = format!("config.json has {key}");

@@ -128,7 +128,15 @@ impl WeightFolder {
         notes.extend(found.map(|(_, other)| {
             Note(format!("the weights are read from {first}, not from {other}, which is there too"))
         }));
-        Self::open_form(folder, form, &names)
+        let all = Self::open_form(folder, form, &names)?;
+        let single = folder.join(form.single());
+        if single.exists() && all.files.iter().all(|file| file.path() != single) {
+            let (index, single) = (form.index(), form.single());
+            notes.push(Note(format!(
+                "the weights are those that {index} names, not those of {single}, which is there too"
+            )));
+        }
+        Ok(all)
     }
 
     fn open_form(folder: &Path, form: Form, names: &[String]) -> Result<WeightFolder> {

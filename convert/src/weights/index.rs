@@ -1,7 +1,7 @@
 //! Which files a set of weights consists of: what an index says, or what the names of shards say.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path},
 };
 
@@ -73,21 +73,18 @@ pub(super) fn shard_names(
         let problem = format!("{other} is of another set than {}", shards[0].1);
         return Err(Error::Shards { path: folder.to_path_buf(), problem });
     }
-    let found = shards.len();
-    for (number, (_, name)) in (1..).zip(&shards) {
-        if *name != shard_name(stem, number, count, extension) {
-            return Err(missing_shard(folder, shard_name(stem, number, count, extension), found));
-        }
+    let present: BTreeSet<&str> = shards.iter().map(|(_, name)| name.as_str()).collect();
+    let mut wanted =
+        (1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}{extension}"));
+    if let Some(absent) = wanted.find(|name| !present.contains(name.as_str())) {
+        let looked_for = format!("{absent}; found {} of {count} shards", shards.len());
+        return Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for });
     }
-    if found as u64 != u64::from(count) {
-        let next = shard_name(stem, found as u32 + 1, count, extension);
-        return Err(missing_shard(folder, next, found));
+    if shards.len() as u64 != u64::from(count) {
+        let problem = format!("{} shards, though {} is one of {count}", shards.len(), shards[0].1);
+        return Err(Error::Shards { path: folder.to_path_buf(), problem });
     }
     Ok(shards.into_iter().map(|(_, name)| name).collect())
-}
-
-fn shard_name(stem: &str, number: u32, count: u32, extension: &str) -> String {
-    format!("{stem}-{number:05}-of-{count:05}{extension}")
 }
 
 /// The M of `{stem}-NNNNN-of-MMMMM{extension}`.
@@ -96,12 +93,4 @@ pub(super) fn shard_count(name: &str, stem: &str, extension: &str) -> Option<u32
     let (number, count) = numbers.split_once("-of-")?;
     let five_digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
     (five_digits(number) && five_digits(count)).then(|| count.parse().ok()).flatten()
-}
-
-fn missing_shard(folder: &Path, name: String, found: usize) -> Error {
-    let folder = folder.to_path_buf();
-    Error::MissingFile {
-        folder,
-        looked_for: format!("{name}, though there are {found} of its set"),
-    }
 }

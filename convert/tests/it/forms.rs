@@ -60,6 +60,11 @@ fn safetensors_are_preferred_and_said() {
     tiny.write(folder.path());
     fs::write(folder.path().join("pytorch_model.bin"), "damaged").unwrap();
     assert_notes(folder.path(), "from model.safetensors, not from pytorch_model.bin");
+    tiny.write_sharded(folder.path());
+    assert_notes(
+        folder.path(),
+        "model.safetensors.index.json names, not those of model.safetensors",
+    );
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn indexes_of_either_form_are_checked() {
         remove(folder, &index);
         let error = failure(folder, &Request::default());
         assert!(matches!(error, Error::MissingFile { .. }), "{error}");
-        assert_says(&error, &[&second, "there are 1 of its set"]);
+        assert_says(&error, &[&second, "found 1 of 2 shards"]);
         fs::rename(folder.join(&first), folder.join(&second)).unwrap();
         assert_says(&failure(folder, &Request::default()), &[&first]);
         fs::copy(folder.join(&second), folder.join(&first)).unwrap();

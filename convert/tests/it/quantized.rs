@@ -26,6 +26,9 @@ fn what_the_config_calls_quantized_is_refused() {
     }
     let error = failure_of(|tiny| tiny.config["compression_config"] = json!({}));
     assert_says(&error, &["unknown method", "compression_config"]);
+    let mlx = json!({ "group_size": 64, "bits": 4 });
+    let error = failure_of(|tiny| tiny.config["quantization"] = mlx.clone());
+    assert_says(&error, &["by MLX", "config.json has quantization"]);
 }
 
 #[test]
@@ -36,6 +39,7 @@ fn what_names_show_to_be_quantized_is_refused_before_anything_else() {
         ("weight.absmax", "bitsandbytes"),
         ("weight_scale_inv", "FP8"),
         ("weight_packed", "compressed-tensors"),
+        ("scales", "MLX"),
     ];
     for (mark, method) in marks {
         let error = failure_of(|tiny| {

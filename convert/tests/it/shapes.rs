@@ -159,6 +159,16 @@ fn what_a_gguf_file_has_no_word_for_is_said() {
 }
 
 #[test]
+fn rope_may_be_told_for_each_kind_of_layer() {
+    let (model, _) = changed(|tiny| {
+        let linear = json!({ "rope_theta": 5e5, "rope_type": "linear", "factor": 4.0 });
+        tiny.config["rope_parameters"] = json!({ "full_attention": linear });
+    });
+    assert_eq!(model.metadata().get("llama.rope.freq_base"), Some(&Value::F32(5e5)));
+    assert_eq!(model.metadata().get("llama.rope.scaling.factor"), Some(&Value::F32(4.0)));
+}
+
+#[test]
 fn the_first_configs_name_their_context_otherwise() {
     let (model, _) = changed(|tiny| {
         let config = tiny.config.as_object_mut().unwrap();
