@@ -184,6 +184,20 @@ pub enum Error {
         /// The type.
         dtype: String,
     },
+    /// The weights were quantized before they were published.
+    #[error(
+        "{path}: the weights are quantized already, by {method}: {evidence}; convert the checkpoint \
+         they were made from (their model card names it as base_model), or save them as BF16 with \
+         the tool that made them", path = path.display()
+    )]
+    QuantizedCheckpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// The method or the tool.
+        method: String,
+        /// What told so.
+        evidence: String,
+    },
     /// The source is only a vocabulary.
     #[error("{path}: no tensors, only metadata: there is nothing to quantize", path = path.display())]
     NoTensors {
@@ -268,8 +282,9 @@ pub enum Error {
     },
 }
 
-const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safetensors, \
-     a folder with params.json and consolidated.NN.pth, a GGUF file";
+const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safetensors or \
+     pytorch_model*.bin, a folder with params.json and consolidated.NN.pth or \
+     consolidated*.safetensors, a GGUF file";
 
 fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()

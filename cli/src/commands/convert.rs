@@ -24,8 +24,9 @@ Examples:
 
 /// Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 ///
-/// CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-/// consolidated.NN.pth (Meta). Nothing in a .pth file is executed.
+/// CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or
+/// with params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in
+/// a .bin or .pth file is executed.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]

@@ -48,8 +48,9 @@ fn help_has_examples_before_options() {
     --- stdout
     Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 
-    CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-    consolidated.NN.pth (Meta). Nothing in a .pth file is executed.
+    CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or with
+    params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in a .bin
+    or .pth file is executed.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 

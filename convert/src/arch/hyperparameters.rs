@@ -21,6 +21,15 @@ pub(crate) struct Hyperparameters {
     pub(crate) rope_theta: f32,
     pub(crate) rope_scaling: RopeScaling,
     pub(crate) norm_epsilon: f32,
+    /// `None` where each block has one feed-forward network.
+    pub(crate) experts: Option<Experts>,
+}
+
+/// The feed-forward networks that a block has, and how many of them a token passes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Experts {
+    pub(crate) count: u32,
+    pub(crate) used: u32,
 }
 
 /// How rotary positions are stretched beyond the length of training.
@@ -55,6 +64,7 @@ impl RopeScaling {
 /// Limits that loaders of GGUF have, and no model comes near.
 const MAX_LAYERS: u32 = 512;
 const MAX_EXTENT: u32 = 1 << 24;
+const MAX_EXPERTS: u32 = 512;
 
 impl Hyperparameters {
     /// Checks what loaders will ask for. `path` is the file that holds them, by the keys of
@@ -73,16 +83,35 @@ impl Hyperparameters {
         let counts = [
             (name("num_hidden_layers", "n_layers"), self.layers, MAX_LAYERS),
             (name("hidden_size", "dim"), self.embedding, MAX_EXTENT),
-            (name("intermediate_size", "rows of w1"), self.feed_forward, MAX_EXTENT),
+            (
+                name("intermediate_size", "hidden_dim, the rows of w1"),
+                self.feed_forward,
+                MAX_EXTENT,
+            ),
             (name("num_attention_heads", "n_heads"), self.heads, MAX_EXTENT),
             (kv_heads, self.kv_heads, MAX_EXTENT),
             (head_dim, self.head_dim, MAX_EXTENT),
-            (name("vocab_size", "rows of tok_embeddings"), self.vocabulary, MAX_EXTENT),
+            (
+                name("vocab_size", "vocab_size, the rows of tok_embeddings"),
+                self.vocabulary,
+                MAX_EXTENT,
+            ),
             (name("max_position_embeddings", "context length"), self.context_length, u32::MAX),
         ];
         for (key, count, limit) in counts {
             if count == 0 || count > limit {
                 return fail(key, count.to_string(), format!("1 to {limit}"));
+            }
+        }
+        if let Some(Experts { count, used }) = self.experts {
+            let keys = [
+                (name("num_local_experts", "moe.num_experts"), count, MAX_EXPERTS),
+                (name("num_experts_per_tok", "moe.num_experts_per_tok"), used, count),
+            ];
+            for (key, found, limit) in keys {
+                if found == 0 || found > limit {
+                    return fail(key, found.to_string(), format!("1 to {limit}"));
+                }
             }
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
@@ -109,7 +138,7 @@ impl Hyperparameters {
     /// architecture's name in front.
     pub(crate) fn keys_before_file_type(&self) -> Vec<(&'static str, Value)> {
         let h = self;
-        vec![
+        let mut keys = vec![
             ("block_count", Value::U32(h.layers)),
             ("context_length", Value::U32(h.context_length)),
             ("embedding_length", Value::U32(h.embedding)),
@@ -118,9 +147,18 @@ impl Hyperparameters {
             ("attention.head_count_kv", Value::U32(h.kv_heads)),
             ("rope.freq_base", Value::F32(h.rope_theta)),
             ("attention.layer_norm_rms_epsilon", Value::F32(h.norm_epsilon)),
+        ];
+        if let Some(Experts { count, used }) = h.experts {
+            keys.extend([
+                ("expert_count", Value::U32(count)),
+                ("expert_used_count", Value::U32(used)),
+            ]);
+        }
+        keys.extend([
             ("attention.key_length", Value::U32(h.head_dim)),
             ("attention.value_length", Value::U32(h.head_dim)),
-        ]
+        ]);
+        keys
     }
 
     /// The keys after `general.file_type`.

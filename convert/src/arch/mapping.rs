@@ -6,7 +6,7 @@ use llq_gguf::{TensorSpec, TensorType};
 
 use super::{
     Architecture, Hyperparameters, Naming, RopeScaling,
-    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder},
+    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder, Shape},
 };
 use crate::{Error, error::Result, weights::Weights};
 
@@ -23,6 +23,9 @@ pub(crate) enum Origin {
     Published(usize),
     /// The same, where each head of so many rows has first the even rows and then the odd ones.
     Reordered { published: usize, head_rows: u64 },
+    /// Tensors of the checkpoint, all of one shape and type, one after the other along a new slowest
+    /// axis.
+    Stacked(Vec<usize>),
     /// No tensor of the checkpoint: what follows from its hyperparameters, little endian.
     Generated(Vec<u8>),
 }
@@ -43,7 +46,7 @@ impl Architecture {
         }
         mapper.generate_rope_divisors();
         for block in 0..hyperparameters.layers {
-            for row in self.block {
+            for row in self.block_rows() {
                 mapper.map_row(row, Some(block))?;
             }
         }
@@ -83,23 +86,36 @@ impl<'a> Mapper<'a> {
             Naming::HuggingFace => row.hugging_face,
             Naming::Meta => row.meta,
         };
+        let stem = numbered(stem, block);
+        if let Shape::MatrixPerExpert(..) = row.shape {
+            return self.stack_experts(row, block, &stem);
+        }
         let extents = row.extents(self.hyperparameters);
-        let weight = numbered(stem, block) + ".weight";
-        match self.left.remove(weight.as_str()) {
-            Some(published) => self.place(row, block, "weight", published, &extents)?,
-            None if row.presence == Presence::Optional => {}
-            None => {
-                let nearest = nearest(&weight, self.left.keys().copied());
-                let path = self.path.to_path_buf();
-                return Err(Error::MissingTensor { path, tensor: weight, nearest });
+        let weight = stem.clone() + ".weight";
+        match row.presence {
+            Presence::Optional if !self.left.contains_key(weight.as_str()) => {}
+            _ => {
+                let published = self.take(&weight)?;
+                self.place(row, block, "weight", published, &extents)?;
             }
         }
-        let bias = numbered(stem, block) + ".bias";
-        if let Some(published) = self.left.remove(bias.as_str()) {
+        let bias = stem + ".bias";
+        if row.may_have_bias()
+            && let Some(published) = self.left.remove(bias.as_str())
+        {
             self.place(row, block, "bias", published, &extents[..1])?;
         }
         self.expected.push(weight);
         Ok(())
+    }
+
+    /// The published tensor of that name, which has its place now.
+    fn take(&mut self, name: &str) -> Result<usize> {
+        self.left.remove(name).ok_or_else(|| {
+            let nearest = nearest(name, self.left.keys().copied());
+            let (path, tensor) = (self.path.to_path_buf(), name.to_owned());
+            Error::MissingTensor { path, tensor, nearest }
+        })
     }
 
     fn place(
@@ -110,19 +126,11 @@ impl<'a> Mapper<'a> {
         published: usize,
         expected: &[u64],
     ) -> Result<()> {
-        let tensor = &self.weights.tensors()[published];
-        if tensor.shape != expected {
-            return Err(Error::Shape {
-                path: self.path.to_path_buf(),
-                tensor: tensor.name.clone(),
-                expected: expected.to_vec(),
-                found: tensor.shape.clone(),
-            });
-        }
+        let tensor_type = self.check(published, expected)?;
         let spec = TensorSpec {
             name: format!("{}.{suffix}", numbered(row.gguf, block)),
-            shape: tensor.shape.iter().rev().copied().collect(),
-            tensor_type: tensor.float(self.path)?,
+            shape: expected.iter().rev().copied().collect(),
+            tensor_type,
         };
         let reorder = self.naming == Naming::HuggingFace && row.order == RowOrder::EvenThenOdd;
         let head_rows = u64::from(self.hyperparameters.head_dim);
@@ -132,6 +140,46 @@ impl<'a> Mapper<'a> {
         };
         self.mapped.push(MappedTensor { spec, origin });
         Ok(())
+    }
+
+    /// Places the matrices of all experts of a block as one tensor. `stem` lacks their number.
+    fn stack_experts(&mut self, row: &Row, block: Option<u32>, stem: &str) -> Result<()> {
+        let extents = row.extents(self.hyperparameters);
+        let count = self.hyperparameters.experts.map_or(0, |experts| experts.count);
+        let mut published = Vec::new();
+        let mut first = None;
+        for expert in 0..count {
+            let name = numbered(stem, Some(expert)) + ".weight";
+            let index = self.take(&name)?;
+            let tensor_type = self.check(index, &extents)?;
+            let first = *first.get_or_insert(tensor_type);
+            if tensor_type != first {
+                let problem =
+                    format!("tensor {name:?} is {tensor_type}, the first expert's {first}");
+                return Err(Error::Shards { path: self.path.to_path_buf(), problem });
+            }
+            published.push(index);
+            self.expected.push(name);
+        }
+        let Some(tensor_type) = first else { return Ok(()) };
+        let shape = extents.iter().rev().copied().chain([count.into()]).collect();
+        let spec = TensorSpec { name: numbered(row.gguf, block) + ".weight", shape, tensor_type };
+        self.mapped.push(MappedTensor { spec, origin: Origin::Stacked(published) });
+        Ok(())
+    }
+
+    /// The type of a published tensor, whose shape must be `expected`.
+    fn check(&self, published: usize, expected: &[u64]) -> Result<TensorType> {
+        let tensor = &self.weights.tensors()[published];
+        if tensor.shape != expected {
+            return Err(Error::Shape {
+                path: self.path.to_path_buf(),
+                tensor: tensor.name.clone(),
+                expected: expected.to_vec(),
+                found: tensor.shape.clone(),
+            });
+        }
+        tensor.float(self.path)
     }
 
     fn generate_rope_divisors(&mut self) {
@@ -160,9 +208,9 @@ impl<'a> Mapper<'a> {
     }
 }
 
-fn numbered(stem: &str, block: Option<u32>) -> String {
-    match block {
-        Some(block) => stem.replace("{}", &block.to_string()),
+fn numbered(stem: &str, number: Option<u32>) -> String {
+    match number {
+        Some(number) => stem.replacen("{}", &number.to_string(), 1),
         None => stem.to_owned(),
     }
 }

@@ -4,17 +4,19 @@
 mod hyperparameters;
 mod llama;
 mod mapping;
+mod mixtral;
 mod rope;
 mod tensors;
 
-pub(crate) use hyperparameters::{Hyperparameters, RopeScaling};
+pub(crate) use hyperparameters::{Experts, Hyperparameters, RopeScaling};
 pub(crate) use llama::LLAMA;
 pub(crate) use mapping::{MappedTensor, Origin, nearest};
+pub(crate) use mixtral::MIXTRAL;
 pub(crate) use rope::Llama3Rope;
-use tensors::Row;
+use tensors::{Row, Shape};
 
 /// Every architecture that is read.
-pub(crate) const ALL: &[&Architecture] = &[&LLAMA];
+pub(crate) const ALL: &[&Architecture] = &[&LLAMA, &MIXTRAL];
 
 /// What models of one architecture have in common.
 #[derive(Debug)]
@@ -23,12 +25,12 @@ pub(crate) struct Architecture {
     pub(crate) name: &'static str,
     /// Values of `architectures` in `config.json` that mean it.
     pub(crate) classes: &'static [&'static str],
-    /// The value of `model_type` in `config.json` that means it.
-    pub(crate) model_type: &'static str,
+    /// Values of `model_type` in `config.json` that mean it.
+    pub(crate) model_types: &'static [&'static str],
     /// Tensors that belong to no block, in output order.
     global: &'static [Row],
-    /// Tensors of each block, in output order.
-    block: &'static [Row],
+    /// Tensors of each block, part after part in output order.
+    block: &'static [&'static [Row]],
 }
 
 /// Whose names a checkpoint uses.
@@ -40,7 +42,16 @@ pub(crate) enum Naming {
 
 impl Architecture {
     fn rows(&self) -> impl Iterator<Item = &'static Row> {
-        self.global.iter().chain(self.block)
+        self.global.iter().chain(self.block_rows())
+    }
+
+    /// Whether blocks have experts in place of one feed-forward network.
+    pub(crate) fn has_experts(&self) -> bool {
+        self.block_rows().any(|row| matches!(row.shape, Shape::MatrixPerExpert(..)))
+    }
+
+    fn block_rows(&self) -> impl Iterator<Item = &'static Row> {
+        self.block.iter().copied().flatten()
     }
 }
 
@@ -59,7 +70,7 @@ mod tests {
                 let names: HashSet<&str> = architecture.rows().map(name).collect();
                 assert_eq!(names.len(), architecture.rows().count(), "{}", architecture.name);
             }
-            assert!(architecture.block.iter().all(|row| row.gguf.starts_with("blk.{}.")));
+            assert!(architecture.block_rows().all(|row| row.gguf.starts_with("blk.{}.")));
         }
         let classes: Vec<_> = ALL.iter().flat_map(|architecture| architecture.classes).collect();
         assert_eq!(classes.iter().collect::<HashSet<_>>().len(), classes.len());

@@ -9,7 +9,8 @@ use crate::{
     weights::{PublishedTensor, model_parallel::Cut},
 };
 
-/// One tensor of the architecture. Names lack their `.weight`; `{}` is the block's number.
+/// One tensor of the architecture. Names lack their `.weight`; `{}` is the block's number, and a
+/// second one the expert's.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) gguf: &'static str,
@@ -27,6 +28,8 @@ pub(crate) struct Row {
 pub(crate) enum Shape {
     Vector(Extent),
     Matrix(Extent, Extent),
+    /// A published matrix for each expert of a block; one tensor of them all in GGUF.
+    MatrixPerExpert(Extent, Extent),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub(crate) enum Extent {
     Queries,
     /// All key-value heads together.
     Keys,
+    /// The experts of a block.
+    Experts,
 }
 
 /// How Hugging Face orders the rows of a tensor.
@@ -72,7 +77,7 @@ pub(crate) const NOT_WEIGHTS: &[&str] =
     &["rope.freqs", "rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias"];
 
 impl Row {
-    /// The shape, rows first, in a model with these hyperparameters.
+    /// The shape as published, rows first, in a model with these hyperparameters.
     pub(crate) fn extents(&self, hyperparameters: &Hyperparameters) -> Vec<u64> {
         let h = hyperparameters;
         let extent = |extent| match extent {
@@ -81,10 +86,21 @@ impl Row {
             Extent::FeedForward => h.feed_forward.into(),
             Extent::Queries => u64::from(h.heads) * u64::from(h.head_dim),
             Extent::Keys => u64::from(h.kv_heads) * u64::from(h.head_dim),
+            Extent::Experts => h.experts.map_or(0, |experts| experts.count.into()),
         };
         match self.shape {
             Shape::Vector(length) => vec![extent(length)],
-            Shape::Matrix(rows, columns) => vec![extent(rows), extent(columns)],
+            Shape::Matrix(rows, columns) | Shape::MatrixPerExpert(rows, columns) => {
+                vec![extent(rows), extent(columns)]
+            }
+        }
+    }
+
+    /// Whether loaders of GGUF know a bias of it.
+    pub(super) fn may_have_bias(&self) -> bool {
+        match self.shape {
+            Shape::Vector(_) | Shape::MatrixPerExpert(..) => false,
+            Shape::Matrix(rows, _) => !matches!(rows, Extent::Vocabulary | Extent::Experts),
         }
     }
 }
@@ -124,7 +140,7 @@ impl Architecture {
     /// Into how many shards Meta cut the model that has these pieces: its attention outputs are
     /// square and cut by columns.
     pub(crate) fn shard_count(&self, pieces: &[PublishedTensor], embedding: u64) -> Option<u64> {
-        let square = self.block.iter().find(|row| row.gguf == "blk.{}.attn_output")?;
+        let square = self.rows().find(|row| row.gguf == "blk.{}.attn_output")?;
         let columns = pieces.iter().find(|piece| is_meta_name(square, &piece.name))?.columns();
         let whole = columns > 0 && embedding.is_multiple_of(columns);
         whole.then(|| embedding / columns)

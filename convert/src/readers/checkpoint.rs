@@ -38,6 +38,11 @@ impl Checkpoint {
         Checkpoint { path: path.to_path_buf(), metadata, weights, specs, mapped, notes }
     }
 
+    /// Adds a choice that was made outside of the reader.
+    pub(super) fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
     /// Reads rows whose order differs inside each head: of each head the even rows, which are
     /// published one after the other, and then the odd ones.
     fn read_reordered(
@@ -58,6 +63,26 @@ impl Checkpoint {
                     out[..row_bytes].copy_from_slice(row);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Reads rows of tensors that lie one after the other, of `each` rows each.
+    fn read_stacked(
+        &self,
+        published: &[usize],
+        each: u64,
+        mut rows: Range<u64>,
+        mut out: &mut [u8],
+    ) -> Result<()> {
+        let row_bytes = out.len() / (rows.end - rows.start) as usize;
+        while !rows.is_empty() {
+            let (number, start) = (rows.start / each, rows.start % each);
+            let end = each.min(start + rows.end - rows.start);
+            let (head, rest) = out.split_at_mut((end - start) as usize * row_bytes);
+            self.weights.read_rows(published[number as usize], start..end, head)?;
+            out = rest;
+            rows.start += end - start;
         }
         Ok(())
     }
@@ -121,6 +146,10 @@ impl Source for Checkpoint {
             }
             Origin::Reordered { published, head_rows } => {
                 self.read_reordered(published, head_rows, rows, out)
+            }
+            Origin::Stacked(ref published) => {
+                let each = spec.shape.get(1).copied().unwrap_or(1);
+                self.read_stacked(published, each, rows, out)
             }
             Origin::Generated(ref bytes) => {
                 let start = (rows.start * row_bytes(spec)) as usize;

@@ -1,28 +1,44 @@
-//! A Hugging Face folder: `config.json`, safetensors, a tokenizer.
+//! A Hugging Face folder: `config.json`, safetensors or `pytorch_model.bin`, a tokenizer.
 
 use std::path::Path;
 
-use super::{OpenOptions, checkpoint::Checkpoint, general};
+use super::{
+    OpenOptions, checkpoint::Checkpoint, general, quantized::DeclaredQuantization,
+    tied_output::TiedOutput,
+};
 use crate::{
-    arch::{ALL, Architecture, Hyperparameters, Llama3Rope, MappedTensor, Naming, RopeScaling},
+    Error, Note,
+    arch::{
+        ALL, Architecture, Experts, Hyperparameters, Llama3Rope, MappedTensor, Naming, RopeScaling,
+    },
     error::Result,
     json::JsonFile,
     tokenizer,
-    weights::{Weights, safetensors_folder::SafetensorsFolder},
+    weights::{
+        Weights,
+        folder::{Form, WeightFolder},
+        plain_names::with_plain_names,
+    },
 };
+
+/// The forms that weights have beside a `config.json`, the better ones first.
+pub(super) const WEIGHTS: &[Form] = &[Form::SAFETENSORS, Form::PYTORCH];
 
 pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let config = JsonFile::open(&folder.join("config.json"))?;
     let architecture = architecture(&config)?;
-    check_not_quantized(&config)?;
+    let quantization = DeclaredQuantization::read(&config)?;
     check_activation(&config)?;
-    let hyperparameters = hyperparameters(&config)?;
-
-    let weights = SafetensorsFolder::open(folder)?;
-    let mapped =
-        architecture.map_tensors(folder, &weights, Naming::HuggingFace, &hyperparameters)?;
-    check_tied(&config, &mapped)?;
     let mut notes = Vec::new();
+    let hyperparameters = hyperparameters(&config, architecture, &mut notes)?;
+
+    let weights = WeightFolder::open(folder, WEIGHTS, &mut notes)?;
+    let weights = with_plain_names(Box::new(weights), folder, &mut notes)?;
+    quantization.check_tensors(folder, &*weights, &mut notes)?;
+    let mut mapped =
+        architecture.map_tensors(folder, &*weights, Naming::HuggingFace, &hyperparameters)?;
+    check_biases(&config, folder, &mapped)?;
+    settle_tied(&config, &*weights, &mut mapped, &mut notes)?;
     let size = hyperparameters.vocabulary as usize;
     let vocabulary = tokenizer::open_hugging_face(folder, &config, size, options.pre, &mut notes)?;
 
@@ -37,7 +53,6 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         &vocabulary,
         &mapped,
     );
-    let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }
 
@@ -56,8 +71,9 @@ fn architecture(config: &JsonFile) -> Result<&'static Architecture> {
         let expected = format!("one of {}", known_classes());
         return Err(config.error("architectures", &expected, "absent".to_owned()));
     };
-    ALL.iter().find(|known| known.model_type == model_type).copied().ok_or_else(|| {
-        let supported: Vec<&str> = ALL.iter().map(|known| known.model_type).collect();
+    ALL.iter().find(|known| known.model_types.contains(&model_type)).copied().ok_or_else(|| {
+        let supported: Vec<&str> =
+            ALL.iter().flat_map(|known| known.model_types).copied().collect();
         config.unsupported("model_type", model_type.to_owned(), &supported.join(", "))
     })
 }
@@ -65,18 +81,6 @@ fn architecture(config: &JsonFile) -> Result<&'static Architecture> {
 fn known_classes() -> String {
     let classes: Vec<&str> = ALL.iter().flat_map(|known| known.classes).copied().collect();
     classes.join(", ")
-}
-
-fn check_not_quantized(config: &JsonFile) -> Result<()> {
-    match config.get("quantization_config") {
-        None => Ok(()),
-        Some(quantization) => {
-            let method = quantization.get("quant_method").and_then(|method| method.as_str());
-            let found = method.map_or_else(|| "of unknown method".to_owned(), str::to_owned);
-            let supported = "weights that are not quantized";
-            Err(config.unsupported("quantization_config", found, supported))
-        }
-    }
 }
 
 /// Loaders of GGUF compute SwiGLU whatever the checkpoint was trained with.
@@ -92,19 +96,63 @@ fn check_activation(config: &JsonFile) -> Result<()> {
     }
 }
 
-/// Without an output projection of its own, a model has to say that the embedding serves as one:
-/// else a file is missing. Early checkpoints have no such key.
-fn check_tied(config: &JsonFile, mapped: &[MappedTensor]) -> Result<()> {
-    const KEY: &str = "tie_word_embeddings";
-    let separate = mapped.iter().any(|tensor| tensor.spec.name == "output.weight");
-    if !separate && config.optional_bool(KEY)? == Some(false) {
-        let expected = "true, as there is no tensor lm_head.weight";
-        return Err(config.error(KEY, expected, "false".to_owned()));
+/// Biases that the config promises must be there.
+fn check_biases(config: &JsonFile, folder: &Path, mapped: &[MappedTensor]) -> Result<()> {
+    const ATTENTION: &[&str] = &["attn_q", "attn_k", "attn_v", "attn_output"];
+    const FEED_FORWARD: &[&str] = &["ffn_gate", "ffn_up", "ffn_down"];
+    for (key, stems) in [("attention_bias", ATTENTION), ("mlp_bias", FEED_FORWARD)] {
+        if config.optional_bool(key)? != Some(true) {
+            continue;
+        }
+        let count = |suffix: &str| {
+            let of_stem = |name: &str| stems.iter().any(|stem| name.contains(&format!(".{stem}.")));
+            let names = mapped.iter().map(|tensor| tensor.spec.name.as_str());
+            names.filter(|name| name.ends_with(suffix) && of_stem(name)).count()
+        };
+        let (weights, biases) = (count(".weight"), count(".bias"));
+        if weights != biases {
+            let problem = format!("{key} is true, but {weights} matrices have {biases} biases");
+            return Err(Error::Shards { path: folder.to_path_buf(), problem });
+        }
     }
     Ok(())
 }
 
-fn hyperparameters(config: &JsonFile) -> Result<Hyperparameters> {
+/// Without an output projection of its own, a model has to say that the embedding serves as one:
+/// else a file is missing. Early checkpoints have no such key. Where the embedding serves, a stored
+/// output projection is either the same once more, or the file knows better than the config.
+fn settle_tied(
+    config: &JsonFile,
+    weights: &dyn Weights,
+    mapped: &mut Vec<MappedTensor>,
+    notes: &mut Vec<Note>,
+) -> Result<()> {
+    const KEY: &str = "tie_word_embeddings";
+    let separate = mapped.iter().any(|tensor| tensor.spec.name == "output.weight");
+    match (config.optional_bool(KEY)?, separate) {
+        (Some(false), false) => {
+            let expected = "true, as there is no tensor lm_head.weight";
+            Err(config.error(KEY, expected, "false".to_owned()))
+        }
+        (Some(true), true) => {
+            notes.push(match TiedOutput::find(weights, mapped)? {
+                Some(tied) => tied.drop_from(mapped),
+                None => Note(format!(
+                    "config.json says {KEY}, but lm_head.weight is not model.embed_tokens.weight: \
+                     it is kept"
+                )),
+            });
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hyperparameters(
+    config: &JsonFile,
+    architecture: &Architecture,
+    notes: &mut Vec<Note>,
+) -> Result<Hyperparameters> {
     let embedding = config.count("hidden_size")?;
     let heads = config.count("num_attention_heads")?;
     let head_dim = match config.optional_count("head_dim")? {
@@ -113,6 +161,8 @@ fn hyperparameters(config: &JsonFile) -> Result<Hyperparameters> {
     };
     // Since version 5 of its library, Hugging Face keeps all of RoPE in one object.
     let rope = config.optional_part("rope_parameters")?;
+    // Models whose layers may differ say it for each kind of layer.
+    let rope = rope.map(|rope| rope.nested_under("full_attention"));
     let in_rope = rope.as_ref().map_or(Ok(None), |rope| rope.optional_float("rope_theta"))?;
     let theta = match in_rope {
         Some(theta) => Some(theta),
@@ -122,9 +172,12 @@ fn hyperparameters(config: &JsonFile) -> Result<Hyperparameters> {
         Some(rope) => Some(rope),
         None => config.optional_part("rope_scaling")?,
     };
+    let context_length = context_length(config)?;
+    notes.extend(sliding_window_note(config, context_length)?);
+    let experts = architecture.has_experts().then(|| experts(config)).transpose()?;
     Hyperparameters {
         layers: config.count("num_hidden_layers")?,
-        context_length: config.count("max_position_embeddings")?,
+        context_length,
         embedding,
         feed_forward: config.count("intermediate_size")?,
         heads,
@@ -132,13 +185,46 @@ fn hyperparameters(config: &JsonFile) -> Result<Hyperparameters> {
         head_dim,
         vocabulary: config.count("vocab_size")?,
         rope_theta: theta.unwrap_or(10000.0),
-        rope_scaling: scaling.map_or(Ok(RopeScaling::None), |scaling| rope_scaling(&scaling))?,
+        rope_scaling: match scaling {
+            Some(scaling) => rope_scaling(&scaling, context_length, notes)?,
+            None => RopeScaling::None,
+        },
         norm_epsilon: config.float("rms_norm_eps")?,
+        experts,
     }
     .checked(config.path(), Naming::HuggingFace)
 }
 
-fn rope_scaling(scaling: &JsonFile) -> Result<RopeScaling> {
+fn experts(config: &JsonFile) -> Result<Experts> {
+    let count = config.count("num_local_experts")?;
+    Ok(Experts { count, used: config.count("num_experts_per_tok")? })
+}
+
+/// In tokens. The first configs have another key for it.
+fn context_length(config: &JsonFile) -> Result<u32> {
+    match config.optional_count("max_sequence_length")? {
+        Some(length) if config.get("max_position_embeddings").is_none() => Ok(length),
+        _ => config.count("max_position_embeddings"),
+    }
+}
+
+/// Mistral's first models see no further back than their window. Files of GGUF's `llama` have no
+/// word for that, and llama.cpp's converter leaves it out as well.
+pub(super) fn sliding_window_note(config: &JsonFile, context_length: u32) -> Result<Option<Note>> {
+    let window = config.optional_count("sliding_window")?.filter(|&window| window < context_length);
+    Ok(window.map(|window| {
+        Note(format!(
+            "sliding_window {window} has no place in GGUF's llama: texts longer than that are seen \
+             whole"
+        ))
+    }))
+}
+
+fn rope_scaling(
+    scaling: &JsonFile,
+    context_length: u32,
+    notes: &mut Vec<Note>,
+) -> Result<RopeScaling> {
     const KEYS: [&str; 2] = ["rope_type", "type"];
     let Some((key, kind)) = KEYS.iter().find_map(|key| Some((*key, scaling.get(key)?))) else {
         return match scaling.get("factor") {
@@ -155,9 +241,17 @@ fn rope_scaling(scaling: &JsonFile) -> Result<RopeScaling> {
             tuning: yarn_tuning(scaling)?,
         }),
         Some("llama3") => llama3_scaling(scaling).map(RopeScaling::Llama3),
+        // It changes nothing up to the context of training.
+        Some("dynamic") => {
+            notes.push(Note(format!(
+                "rope_scaling dynamic acts beyond {context_length} tokens only and has no place in \
+                 GGUF: it is left out"
+            )));
+            Ok(RopeScaling::None)
+        }
         other => {
             let found = other.map_or_else(|| kind.to_string(), str::to_owned);
-            let supported = "default, linear, llama3, yarn";
+            let supported = "default, linear, llama3, yarn, dynamic";
             Err(scaling.unsupported(&format!("rope_scaling.{key}"), found, supported))
         }
     }
@@ -191,12 +285,16 @@ fn yarn_tuning(scaling: &JsonFile) -> Result<Vec<(&'static str, f32)>> {
     const KEYS: &[(&str, &str)] = &[
         ("extrapolation_factor", "rope.scaling.yarn_ext_factor"),
         ("attention_factor", "rope.scaling.yarn_attn_factor"),
+        ("attn_factor", "rope.scaling.yarn_attn_factor"),
         ("beta_fast", "rope.scaling.yarn_beta_fast"),
         ("beta_slow", "rope.scaling.yarn_beta_slow"),
     ];
-    let mut tuning = Vec::new();
+    let mut tuning: Vec<(&str, f32)> = Vec::new();
     for &(key, gguf) in KEYS {
-        tuning.extend(scaling.optional_float(key)?.map(|value| (gguf, value)));
+        let value = scaling.optional_float(key)?;
+        if tuning.iter().all(|&(known, _)| known != gguf) {
+            tuning.extend(value.map(|value| (gguf, value)));
+        }
     }
     Ok(tuning)
 }

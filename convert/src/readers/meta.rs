@@ -7,13 +7,13 @@ use super::{
     checkpoint::Checkpoint,
     general,
     generation::{Generation, Signs, llama3_rope},
+    tied_output::TiedOutput,
 };
 use crate::{
     Error, Note,
-    arch::{Hyperparameters, LLAMA, MappedTensor, Naming, Origin, RopeScaling},
+    arch::{Hyperparameters, LLAMA, Naming, RopeScaling},
     error::Result,
     json::JsonFile,
-    source::{row_bytes, rows},
     tokenizer::{self, Llama3, SpecialNames, Tuning},
     weights::{
         Weights,
@@ -40,7 +40,9 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let mut mapped = LLAMA.map_tensors(folder, &*weights, Naming::Meta, &hyperparameters)?;
 
     notes.extend(rope_note(&hyperparameters));
-    notes.extend(drop_tied_output(&*weights, &mut mapped)?);
+    if let Some(tied) = TiedOutput::find(&*weights, &mapped)? {
+        notes.push(tied.drop_from(&mut mapped));
+    }
     let names = match hyperparameters.rope_scaling {
         RopeScaling::Llama3(_) => SpecialNames::Llama31,
         _ => SpecialNames::Llama3,
@@ -56,48 +58,6 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let metadata =
         general::metadata(&LLAMA, authorship, Vec::new(), &hyperparameters, &vocabulary, &mapped);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
-}
-
-/// Leaves the output projection out where it is the token embedding once more, as in the small
-/// models of Llama 3.2: loaders take the embedding in its place.
-fn drop_tied_output(weights: &dyn Weights, mapped: &mut Vec<MappedTensor>) -> Result<Option<Note>> {
-    let find = |name: &str| mapped.iter().position(|tensor| tensor.spec.name == name);
-    let (Some(embedding), Some(output)) = (find("token_embd.weight"), find("output.weight")) else {
-        return Ok(None);
-    };
-    if !are_equal(weights, &mapped[embedding], &mapped[output])? {
-        return Ok(None);
-    }
-    mapped.remove(output);
-    Ok(Some(Note("output.weight equals tok_embeddings.weight and is left out".to_owned())))
-}
-
-/// Reads no further than the first rows that differ.
-fn are_equal(weights: &dyn Weights, a: &MappedTensor, b: &MappedTensor) -> Result<bool> {
-    const AT_ONCE: u64 = 1 << 20;
-    let (&Origin::Published(first), &Origin::Published(second)) = (&a.origin, &b.origin) else {
-        return Ok(false);
-    };
-    if a.spec.shape != b.spec.shape || a.spec.tensor_type != b.spec.tensor_type {
-        return Ok(false);
-    }
-    let (rows, row_bytes) = (rows(&a.spec), row_bytes(&a.spec));
-    let step = (AT_ONCE / row_bytes.max(1)).max(1);
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    let mut start = 0;
-    while start < rows {
-        let some = start..rows.min(start + step);
-        let bytes = ((some.end - some.start) * row_bytes) as usize;
-        left.resize(bytes, 0);
-        right.resize(bytes, 0);
-        weights.read_rows(first, some.clone(), &mut left)?;
-        weights.read_rows(second, some.clone(), &mut right)?;
-        if left != right {
-            return Ok(false);
-        }
-        start = some.end;
-    }
-    Ok(true)
 }
 
 /// LLaMA 1 was distributed with the tokenizer beside the folders of the models.
@@ -204,6 +164,7 @@ fn hyperparameters(
         rope_theta,
         rope_scaling,
         norm_epsilon,
+        experts: None,
     }
     .checked(params.path(), Naming::Meta)
 }

@@ -6,18 +6,22 @@ mod generation;
 mod gguf;
 mod hugging_face;
 mod meta;
+mod mistral;
 mod overridden;
+mod quantized;
+mod tied_output;
 
 use std::path::Path;
 
 use crate::{
-    Error, Overrides, PreName, Source,
+    Error, Note, Overrides, PreName, Source,
     error::Result,
     weights::{InputFile, is_lfs_pointer},
 };
 
-/// Opens a checkpoint: a folder with `config.json` and safetensors (Hugging Face), a folder with
-/// `params.json` and `consolidated.NN.pth` (Meta), or a GGUF file (of a split one, any).
+/// Opens a checkpoint: a folder with `config.json` and safetensors or `pytorch_model.bin` (Hugging
+/// Face), a folder with `params.json` and `consolidated.NN.pth` (Meta) or `consolidated.safetensors`
+/// (Mistral), or a GGUF file (of a split one, any).
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     open_with(path, &OpenOptions::default())
 }
@@ -42,14 +46,29 @@ pub struct OpenOptions {
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
-    if folder.join("config.json").exists() {
-        Ok(Box::new(hugging_face::open(folder, options)?))
+    let has_config = folder.join("config.json").exists();
+    let is_mistral = mistral::is_in(folder);
+    // Mistral publishes its own form beside that of Hugging Face, or with only its config.
+    let has_weights = || hugging_face::WEIGHTS.iter().any(|form| form.is_in(folder));
+    let checkpoint = if has_config && (!is_mistral || has_weights()) {
+        let mut checkpoint = hugging_face::open(folder, options)?;
+        if is_mistral {
+            checkpoint.note(Note(
+                "the model is read in Hugging Face's form, not in Mistral's, which is there too: \
+                 consolidated*.safetensors and params.json are not read"
+                    .to_owned(),
+            ));
+        }
+        checkpoint
+    } else if is_mistral {
+        mistral::open(folder, options)?
     } else if folder.join("params.json").exists() {
-        Ok(Box::new(meta::open(folder, options)?))
+        meta::open(folder, options)?
     } else {
         let found = "no config.json and no params.json".to_owned();
-        Err(Error::NotACheckpoint { path: folder.to_path_buf(), found })
-    }
+        return Err(Error::NotACheckpoint { path: folder.to_path_buf(), found });
+    };
+    Ok(Box::new(checkpoint))
 }
 
 fn open_file(path: &Path) -> Result<Box<dyn Source>> {

@@ -59,6 +59,14 @@ pub enum TokenizerError {
         /// Its rank.
         found: u64,
     },
+    /// An entry of `tekken.json` is not as Mistral's code asks for.
+    #[error("entry {entry} of the vocabulary: {problem}")]
+    Tekken {
+        /// Its index.
+        entry: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Two ranks have the same bytes.
     #[error("ranks {first} and {second} are the same bytes")]
     RepeatedBytes {

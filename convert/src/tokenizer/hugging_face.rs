@@ -15,6 +15,7 @@ use super::{
     pre_tokenizer::recognise,
     sentencepiece::SentencePiece,
     special::{ListedToken, SpecialSources, listed_tokens},
+    tekken,
     template::TemplateFlags,
     tiktoken::looks_like_tiktoken,
     tokenizer_json::{AddedToken, TokenizerJson, checked_id},
@@ -39,6 +40,7 @@ pub(crate) fn open(
     };
     let model = folder.join("tokenizer.model");
     let json = folder.join("tokenizer.json");
+    let tekken = folder.join("tekken.json");
     if model.exists() && !(is_tiktoken(&model)? && json.exists()) {
         notes.extend(pre.map(|_| Note::pre_not_used()));
         files.with_sentencepiece(&model, size, notes)
@@ -51,6 +53,9 @@ pub(crate) fn open(
         } else {
             files.with_byte_level_bpe(path, &json, size, pre, notes)
         }
+    } else if tekken.exists() {
+        let chat_templates = chat_templates(folder, files.settings.as_ref())?;
+        Ok(Vocabulary { chat_templates, ..tekken::open(&tekken, size, pre, notes)? })
     } else {
         let looked_for = "tokenizer.model, and no tokenizer.json".to_owned();
         Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for })

@@ -12,6 +12,7 @@ mod pre_tokenizer;
 mod protobuf;
 mod sentencepiece;
 mod special;
+mod tekken;
 mod template;
 mod tiktoken;
 mod tokenizer_json;
@@ -26,6 +27,7 @@ pub use error::TokenizerError;
 pub(crate) use hugging_face::open as open_hugging_face;
 pub(crate) use meta::{Llama3, SpecialNames, Tuning, open as open_meta};
 pub use pre_name::{PreName, UnknownPreName};
+pub(crate) use tekken::open as open_tekken;
 
 /// A token of the vocabulary.
 #[derive(Clone, Debug, PartialEq)]

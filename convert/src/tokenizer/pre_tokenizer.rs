@@ -11,6 +11,8 @@ use self::{
 };
 use super::TokenizerError;
 
+pub(super) use known::TEKKEN;
+
 /// Whether a word that is a token stays whole, whatever its merges make of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WholeWords {

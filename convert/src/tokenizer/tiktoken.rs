@@ -29,13 +29,23 @@ impl Tiktoken {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             tokens.push(parse_line(line, index)?);
         }
+        Tiktoken::of(tokens)
+    }
+
+    /// The tokens by rank.
+    pub(super) fn of(tokens: Vec<Vec<u8>>) -> Result<Tiktoken> {
         let tiktoken = Tiktoken { tokens };
         tiktoken.check()?;
         Ok(tiktoken)
     }
 
-    /// Bytes are one token's, and each byte has one.
+    /// Bytes are one token's and not too many, and each byte has one.
     fn check(&self) -> Result<()> {
+        let long = self.tokens.iter().position(|bytes| bytes.len() > MAX_TOKEN);
+        if let Some(rank) = long {
+            let (bytes, limit) = (self.tokens[rank].len(), MAX_TOKEN);
+            return Err(TokenizerError::LongToken { rank, bytes, limit });
+        }
         let mut ranks = HashMap::with_capacity(self.tokens.len());
         for (second, bytes) in (0..).zip(&self.tokens) {
             if let Some(first) = ranks.insert(&bytes[..], second) {
@@ -104,10 +114,6 @@ fn parse_line(line: &[u8], index: usize) -> Result<Vec<u8>> {
     let space = line.iter().position(|&byte| byte == b' ').ok_or_else(malformed)?;
     let (base64, rank) = (&line[..space], &line[space + 1..]);
     let bytes = decode_base64(base64).filter(|bytes| !bytes.is_empty()).ok_or_else(malformed)?;
-    if bytes.len() > MAX_TOKEN {
-        let (rank, bytes, limit) = (index, bytes.len(), MAX_TOKEN);
-        return Err(TokenizerError::LongToken { rank, bytes, limit });
-    }
     let found = parse_rank(rank).ok_or_else(malformed)?;
     if found != index as u64 {
         return Err(TokenizerError::Rank { line: number, expected: index, found });
@@ -122,7 +128,7 @@ fn parse_rank(text: &[u8]) -> Option<u64> {
 }
 
 /// RFC 4648 with padding; `None` where a bit is not as an encoder would have it.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     let (groups, rest) = text.as_chunks::<4>();
     if !rest.is_empty() {
         return None;

@@ -1,9 +1,11 @@
 //! Weight files as they are published: tensors under their published names, read row by row.
 
 mod file;
+pub(crate) mod folder;
+mod index;
 pub(crate) mod model_parallel;
+pub(crate) mod plain_names;
 pub(crate) mod safetensors;
-pub(crate) mod safetensors_folder;
 mod shard;
 pub(crate) mod torch;
 pub(crate) mod twin_heads;

@@ -36,9 +36,6 @@ fn unknown_architectures_are_named_with_the_known_ones() {
 
 #[test]
 fn what_is_not_done_yet_is_refused() {
-    let quantized = json!({ "quant_method": "gptq" });
-    let error = tiny_failure(|tiny| tiny.config["quantization_config"] = quantized.clone());
-    assert_says(&error, &["quantization_config", "gptq"]);
     let longrope = json!({ "rope_type": "longrope", "factor": 8.0 });
     let error = tiny_failure(|tiny| tiny.config["rope_scaling"] = longrope.clone());
     assert_says(&error, &["rope_scaling.rope_type", "longrope", "llama3"]);
@@ -94,10 +91,10 @@ fn weights_of_another_form_are_named() {
     let folder = tempfile::tempdir().unwrap();
     Tiny::new().write(folder.path());
     let weights = folder.path().join("model.safetensors");
-    fs::rename(&weights, folder.path().join("pytorch_model.bin")).unwrap();
+    fs::rename(&weights, folder.path().join("weights.bin")).unwrap();
     let error = failure(folder.path(), &Request::default());
     assert!(matches!(error, Error::MissingFile { .. }), "{error}");
-    assert_says(&error, &["model.safetensors", "though there is pytorch_model.bin"]);
+    assert_says(&error, &["model.safetensors", "pytorch_model.bin", "though there is weights.bin"]);
 }
 
 #[test]

@@ -457,6 +457,7 @@ impl<'a> Machine<'a> {
         let Value::Dict(items) = &self.values[root] else {
             return Err(self.malformed("a root that is no dict of tensors,"));
         };
+        let items = self.nested_state_dict(items).unwrap_or(items);
         let mut names = HashSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in items {
@@ -470,6 +471,20 @@ impl<'a> Machine<'a> {
             }
         }
         Ok(tensors)
+    }
+
+    /// The state dict in a checkpoint of a training that has it beside its own state: a dict without
+    /// tensors.
+    fn nested_state_dict(&self, root: &[(Handle, Handle)]) -> Option<&[(Handle, Handle)]> {
+        const KEYS: [&str; 3] = ["state_dict", "model", "module"];
+        if root.iter().any(|&(_, value)| matches!(self.values[value], Value::Tensor(_))) {
+            return None;
+        }
+        let found = |&&(key, _): &&(Handle, Handle)| matches!(self.values[key], Value::Text(key) if KEYS.contains(&key));
+        match &self.values[root.iter().find(found)?.1] {
+            Value::Dict(items) => Some(items),
+            _ => None,
+        }
     }
 
     fn push(&mut self, value: Value<'a>) {

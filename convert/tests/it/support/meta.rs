@@ -1,12 +1,12 @@
 //! The small model in the Meta form, in any number of model-parallel shards.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::json;
 
 use super::{
     pickle::{tensor_of, text, zip},
-    tiny::{KEYS, Tensor, Tiny, tokenizer},
+    tiny::{FEED_FORWARD, KEYS, Tensor, Tiny, safetensors, tokenizer},
 };
 
 /// Along which axis the token embedding is cut.
@@ -43,6 +43,24 @@ pub(crate) fn pieces(
 pub(crate) fn write_shard(folder: &Path, shard: usize, pieces: &[(String, Tensor)]) {
     let pth = pth(pieces.iter().map(|(name, tensor)| (name.clone(), tensor)), 0);
     fs::write(folder.join(format!("consolidated.{shard:02}.pth")), pth).unwrap();
+}
+
+/// Writes `tiny` as Mistral would.
+pub(crate) fn write_consolidated(tiny: &Tiny, folder: &Path) {
+    let vocabulary = tiny.tensors["model.embed_tokens.weight"].shape[0];
+    let mut params = json!({ "dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2,
+        "head_dim": 8, "hidden_dim": FEED_FORWARD, "vocab_size": vocabulary, "norm_eps": 1e-5,
+        "rope_theta": 1e6, "max_position_embeddings": 128 });
+    if let Some(count) = tiny.config.get("num_local_experts") {
+        params["moe"] = json!({ "num_experts": count, "num_experts_per_tok": 2 });
+    }
+    fs::write(folder.join("params.json"), params.to_string()).unwrap();
+    fs::write(folder.join("tokenizer.model.v3"), tokenizer(16)).unwrap();
+    let tensors = tiny.tensors.iter();
+    let tensors: BTreeMap<String, Tensor> =
+        tensors.map(|(name, tensor)| (meta_name(name), in_meta_order(name, tensor))).collect();
+    let bytes = safetensors(tensors.iter());
+    fs::write(folder.join("consolidated.safetensors"), bytes).unwrap();
 }
 
 /// Writes `params.json` and the tokenizer.
@@ -96,6 +114,7 @@ pub(crate) fn meta_name(name: &str) -> String {
         ("mlp.gate_proj", "feed_forward.w1"),
         ("mlp.down_proj", "feed_forward.w2"),
         ("mlp.up_proj", "feed_forward.w3"),
+        ("block_sparse_moe", "feed_forward"),
     ];
     NAMES.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }

@@ -22,7 +22,7 @@ pub(crate) struct Tensor {
 
 impl Tensor {
     /// Weights that differ from place to place and from tensor to tensor, and are exact in BF16.
-    fn new(seed: usize, shape: &[u64]) -> Tensor {
+    pub(crate) fn new(seed: usize, shape: &[u64]) -> Tensor {
         let count = shape.iter().product::<u64>() as usize;
         let weight = |i: usize| ((i * 7 + seed * 31 + i / 13) % 251) as f32 / 128.0 - 1.0;
         let weights = (0..count).map(|i| bf16::from_f32(weight(i)).to_f32()).collect();
@@ -65,6 +65,29 @@ impl Tiny {
         Tiny { config, tensors, tokenizer: tokenizer(16), others: BTreeMap::new() }
     }
 
+    /// The same with experts in each block, two of which a token passes through.
+    pub(crate) fn with_experts(count: u64) -> Tiny {
+        let mut tiny = Tiny::new();
+        tiny.tensors.retain(|name, _| !name.contains(".mlp."));
+        for block in 0..BLOCKS {
+            let stem = format!("model.layers.{block}.block_sparse_moe");
+            let mut add = |name: &str, shape: &[u64]| {
+                let seed = 100 + tiny.tensors.len();
+                tiny.tensors.insert(format!("{stem}.{name}.weight"), Tensor::new(seed, shape));
+            };
+            add("gate", &[count, EMBEDDING]);
+            for expert in 0..count {
+                add(&format!("experts.{expert}.w1"), &[FEED_FORWARD, EMBEDDING]);
+                add(&format!("experts.{expert}.w2"), &[EMBEDDING, FEED_FORWARD]);
+                add(&format!("experts.{expert}.w3"), &[FEED_FORWARD, EMBEDDING]);
+            }
+        }
+        tiny.config["architectures"] = json!(["MixtralForCausalLM"]);
+        tiny.config["num_local_experts"] = json!(count);
+        tiny.config["num_experts_per_tok"] = json!(2);
+        tiny
+    }
+
     /// Writes one safetensors file.
     pub(crate) fn write(&self, folder: &Path) {
         self.write_all_but_weights(folder);
@@ -74,20 +97,47 @@ impl Tiny {
     /// Writes two safetensors files with an index; every other tensor goes into the second.
     pub(crate) fn write_sharded(&self, folder: &Path) {
         self.write_all_but_weights(folder);
-        let mut weight_map = BTreeMap::new();
-        for shard in 0..2 {
-            let file = format!("model-{:05}-of-00002.safetensors", shard + 1);
-            let tensors: Vec<_> = self.tensors.iter().skip(shard).step_by(2).collect();
-            for (name, _) in &tensors {
-                weight_map.insert((*name).clone(), file.clone());
-            }
-            fs::write(folder.join(file), safetensors(tensors.into_iter())).unwrap();
-        }
-        let index = json!({ "metadata": {}, "weight_map": weight_map });
-        fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+        self.write_shards(folder, "model", ".safetensors", |tensors| {
+            safetensors(tensors.iter().copied())
+        });
     }
 
-    fn write_all_but_weights(&self, folder: &Path) {
+    /// Writes one `.bin` file.
+    pub(crate) fn write_bin(&self, folder: &Path) {
+        self.write_all_but_weights(folder);
+        let tensors: Vec<_> = self.tensors.iter().collect();
+        fs::write(folder.join("pytorch_model.bin"), bin(&tensors)).unwrap();
+    }
+
+    /// Writes two `.bin` files with an index.
+    pub(crate) fn write_sharded_bin(&self, folder: &Path) {
+        self.write_all_but_weights(folder);
+        self.write_shards(folder, "pytorch_model", ".bin", bin);
+    }
+
+    /// Every other tensor goes into the second of two files.
+    fn write_shards(
+        &self,
+        folder: &Path,
+        stem: &str,
+        extension: &str,
+        file: impl Fn(&[(&String, &Tensor)]) -> Vec<u8>,
+    ) {
+        let mut weight_map = BTreeMap::new();
+        for shard in 0..2 {
+            let name = format!("{stem}-{:05}-of-00002{extension}", shard + 1);
+            let tensors: Vec<_> = self.tensors.iter().skip(shard).step_by(2).collect();
+            for (tensor, _) in &tensors {
+                weight_map.insert((*tensor).clone(), name.clone());
+            }
+            fs::write(folder.join(name), file(&tensors)).unwrap();
+        }
+        let index = json!({ "metadata": {}, "weight_map": weight_map });
+        let name = format!("{stem}{extension}.index.json");
+        fs::write(folder.join(name), index.to_string()).unwrap();
+    }
+
+    pub(crate) fn write_all_but_weights(&self, folder: &Path) {
         fs::write(folder.join("config.json"), self.config.to_string()).unwrap();
         fs::write(folder.join("tokenizer.model"), &self.tokenizer).unwrap();
         for (name, json) in &self.others {
@@ -117,6 +167,11 @@ fn names_and_shapes() -> Vec<(String, Vec<u64>)> {
         add("mlp.down_proj", &[EMBEDDING, FEED_FORWARD]);
     }
     all
+}
+
+/// The bytes of a `.bin` file of BF16 tensors.
+fn bin(tensors: &[(&String, &Tensor)]) -> Vec<u8> {
+    meta::pth(tensors.iter().map(|&(name, tensor)| (name.clone(), tensor)), 0)
 }
 
 /// The bytes of a safetensors file of BF16 tensors.
