@@ -21,10 +21,11 @@ mod write;
 pub use error::Error;
 pub use llq_gguf::Overwrite;
 pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
-pub use readers::{OpenOptions, open, open_with};
+pub use readers::{OpenOptions, is_legacy_ggml, open, open_with};
 pub use source::{Note, Source};
 pub use tokenizer::TokenizerError;
 pub use weights::{
+    ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},
 };

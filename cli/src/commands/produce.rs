@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, path::Path, time::Instant};
 
 use anyhow::Context;
-use llq_convert::{Error, NonFinite, OpenOptions, Output as Types, Plan, Request, Source};
+use llq_convert::{
+    Error, NonFinite, OpenOptions, Output as Types, Plan, Requantize, Request, Source, Withdrawn,
+};
+use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::type_shares::{TypeShare, type_shares, type_table};
@@ -24,6 +27,18 @@ pub(super) struct Job<'a> {
     pub(super) target: &'a TargetArgs,
     pub(super) open: OpenOptions,
     pub(super) request: Request,
+}
+
+/// Withdrawn layouts are decoded where the output is to have another type: from F32 it is reached
+/// with the least loss.
+pub(super) fn withdrawn(request: &Request) -> Withdrawn {
+    let Types::Recipe(recipe) = request.output else { return Withdrawn::Keep };
+    let is_plain = matches!(recipe.mix, Mix::F32 | Mix::F16 | Mix::BF16);
+    if is_plain || request.requantize == Requantize::Allow {
+        Withdrawn::Decode
+    } else {
+        Withdrawn::Keep
+    }
 }
 
 /// Opens the input, plans, and writes; says what came of it.

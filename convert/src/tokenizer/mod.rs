@@ -3,6 +3,7 @@
 mod byte_alphabet;
 mod chat_template;
 mod error;
+mod ggml;
 mod hugging_face;
 mod meta;
 mod pre_tokenizer;
@@ -20,6 +21,7 @@ use llq_gguf::{Array, Strings, Value};
 use crate::{Error, Note, error::Result};
 
 pub use error::TokenizerError;
+pub(crate) use ggml::open as open_ggml;
 pub(crate) use hugging_face::open as open_hugging_face;
 pub(crate) use meta::{SpecialNames, open as open_meta};
 

@@ -1,6 +1,7 @@
 //! Weight files as they are published: tensors under their published names, read row by row.
 
 mod file;
+pub(crate) mod ggml;
 pub(crate) mod model_parallel;
 pub(crate) mod safetensors;
 pub(crate) mod safetensors_folder;
@@ -36,7 +37,7 @@ pub(crate) struct PublishedTensor {
 /// The number type of a published tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
-    /// One that weights have: F32, F16 or BF16.
+    /// One that weights have: F32, F16 or BF16; of a legacy GGML file, any type with a layout.
     Float(TensorType),
     /// Any other, by its published name.
     Other(String),

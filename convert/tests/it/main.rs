@@ -4,6 +4,7 @@
 
 mod byte_level;
 mod checkpoints;
+mod ggml;
 mod golden;
 mod model_parallel;
 mod pipeline;

@@ -15,7 +15,7 @@ use self::{
     pickle::{Storage, TensorView},
     zip::Entry,
 };
-use super::{Dtype, InputFile, PublishedTensor, checked_product, is_lfs_pointer};
+use super::{Dtype, InputFile, PublishedTensor, Weights, checked_product, is_lfs_pointer};
 use crate::{Error, error::Result};
 
 /// What can be wrong with a PyTorch file.
@@ -87,16 +87,14 @@ impl TorchFile {
         }
         Ok(TorchFile { file, tensors, places })
     }
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    pub(crate) fn tensors(&self) -> &[PublishedTensor] {
+impl Weights for TorchFile {
+    fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
     }
 
-    pub(crate) fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
+    fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let Place { start, row_stride, row_bytes } = self.places[tensor];
         if row_stride == row_bytes {
             return self.file.read_at(start + rows.start * row_stride, out);
