@@ -46,7 +46,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     let started = Instant::now();
     let target = Target::check(&job.target.output, job.target.overwrite(), job.input)?;
     let source = llq_convert::open_with(job.input, &job.open)?;
-    let hint = "llq quantize --allow-requantize does it all the same";
+    let hint = "--allow-requantize does it all the same";
     let plan = plan(&*source, &job.request, hint)?;
     say_notes(&*source, &plan, output);
 

@@ -56,6 +56,21 @@ fn the_wrong_command_for_the_input() {
 }
 
 #[test]
+fn a_legacy_ggml_file() {
+    let place = Place::new();
+    place.write("old.bin", b"tjgg\x03\0\0\0");
+    for line in ["inspect old.bin", "perplexity old.bin --corpus old.bin"] {
+        refuses(&place, line, &["a legacy ggml file", "llq convert"]);
+    }
+    let cut = "old.bin: header at byte 8 needs 4 bytes, but 0 are left";
+    refuses(&place, "convert old.bin -o out.gguf", &[cut]);
+    refuses(&place, "quantize old.bin -o out.gguf --type q8_0", &[cut]);
+    for epsilon in ["0", "-1", "nan", "x"] {
+        refuses(&place, &format!("convert old.bin -o out.gguf --eps={epsilon}"), &["--eps"]);
+    }
+}
+
+#[test]
 fn a_truncated_gguf() {
     let place = Place::new();
     let whole = fs::read(tiny_gguf()).unwrap();

@@ -50,14 +50,13 @@ fn open_parts(first: GgmlFile, withdrawn: Withdrawn) -> Result<Vec<Shard>> {
     for number in 1..count {
         let part_path = part_path(&path, number);
         if !part_path.exists() {
-            let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
             let name = part_path.file_name().unwrap_or_default().to_string_lossy();
-            let looked_for = format!("{name}: the model is in {count} parts");
-            return Err(Error::MissingFile { folder, looked_for });
+            let looked_for = format!("{name} beside it, though the model is in {count} parts");
+            return Err(Error::MissingFile { folder: path, looked_for });
         }
         let part = GgmlFile::open(&part_path, withdrawn)?;
         if *part.header() != header {
-            let problem = format!("{:?}, in the first part {header:?}", part.header());
+            let problem = "a part of another model: its header is not the first part's".to_owned();
             return Err(Error::Shards { path: part_path, problem });
         }
         parts.push(Shard { path: part_path, weights: Box::new(part) });

@@ -77,7 +77,8 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
     let is_part = [".safetensors", ".pth", ".bin", ".json"].iter().any(|end| name.ends_with(end));
-    if !is_part || start.starts_with(b"GGUF") {
+    // Also an archive with a model in it, whatever it starts with.
+    if start.starts_with(b"GGUF") || !is_part && start.len() >= 4 {
         match gguf::open(path) {
             Err(Error::Gguf(llq_gguf::Error::Magic { .. })) => {}
             opened => return Ok(Box::new(opened?)),
