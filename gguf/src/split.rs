@@ -33,7 +33,8 @@ pub(crate) fn open_single(path: &Path, bytes: Bytes) -> Result<(Header, Vec<Shar
         Some((name, range)) => (Some(name), bytes.only(range)),
         None => (None, bytes),
     };
-    let inside = entry.as_ref().map(|entry| path.join(entry));
+    // Not `join`: an entry may call itself `/etc/passwd`.
+    let inside = entry.as_ref().map(|entry| PathBuf::from(format!("{}/{entry}", path.display())));
     let mut header = Header::parse(&bytes, inside.as_deref().unwrap_or(path))?;
     // A model whose parts were merged may say that it has 0 or 1 of them.
     if let Some(count) = optional_count(&header, path, COUNT)?.filter(|&count| count > 1) {
