@@ -7,7 +7,7 @@ use llq_quant::RowError;
 
 use crate::{
     tokenizer::TokenizerError,
-    weights::{safetensors::SafetensorsError, torch::TorchError},
+    weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
 };
 
 /// Why a checkpoint could not be read or converted.
@@ -94,6 +94,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: TorchError,
+    },
+    /// A legacy GGML file is damaged.
+    #[error("{path}: {problem}", path = path.display())]
+    Ggml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: GgmlError,
     },
     /// A tokenizer is damaged or of an unknown kind.
     #[error("{path}: {problem}", path = path.display())]
@@ -284,7 +292,7 @@ pub enum Error {
 
 const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safetensors or \
      pytorch_model*.bin, a folder with params.json and consolidated.NN.pth or \
-     consolidated*.safetensors, a GGUF file";
+     consolidated*.safetensors, a GGUF file, a legacy GGML file";
 
 fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()

@@ -27,10 +27,11 @@ pub use llq_gguf::Overwrite;
 pub use naming::file_name;
 pub use overrides::Overrides;
 pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
-pub use readers::{OpenOptions, open, open_with};
+pub use readers::{OpenOptions, is_legacy_ggml, open, open_with};
 pub use source::{Note, Source};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
 pub use weights::{
+    ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},
 };

@@ -8,9 +8,12 @@ use llq_quant::mix::Mix;
 /// split model and a temporary file's ending fit into the 255 that file systems allow.
 const LONGEST_PART: usize = 48;
 
-/// The name of a file of the type `mix` with `metadata`, by its keys `general.*`. It has letters,
-/// digits, `.`, `_`, `+` and `-` only, whatever the metadata say.
-pub fn file_name(metadata: &Metadata, mix: Mix) -> String {
+/// The name of a file of the type `mix` with `metadata`, by its keys `general.*`; without a type,
+/// of that which they tell. It has letters, digits, `.`, `_`, `+` and `-` only, whatever the
+/// metadata say.
+pub fn file_name(metadata: &Metadata, mix: Option<Mix>) -> String {
+    let told = metadata.count("general.file_type").ok();
+    let mix = mix.or(Mix::ALL.iter().copied().find(|mix| Some(u64::from(mix.file_type())) == told));
     let text = |key: &str| part(metadata.string(key).unwrap_or_default());
     let name = text("general.basename").or(text("general.name"));
     let kind = match metadata.string("general.type") {
@@ -23,7 +26,7 @@ pub fn file_name(metadata: &Metadata, mix: Mix) -> String {
         text("general.size_label"),
         text("general.finetune"),
         text("general.version"),
-        Some(mix.name().to_uppercase()),
+        mix.map(|mix| mix.name().to_uppercase()),
         kind,
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
@@ -55,7 +58,7 @@ mod tests {
         let keys = ["basename", "size_label", "finetune", "version"];
         let keys = keys.iter().zip(parts).filter(|(_, part)| !part.is_empty());
         let metadata = keys.map(|(key, part)| (format!("general.{key}"), part)).collect();
-        file_name(&metadata, mix)
+        file_name(&metadata, Some(mix))
     }
 
     #[test]
@@ -78,11 +81,11 @@ mod tests {
     #[test]
     fn the_name_stands_in_for_a_base_name() {
         let mut metadata = Metadata::from_iter([("general.name", "Tiny Llama 2")]);
-        assert_eq!(file_name(&metadata, Mix::BF16), "Tiny-Llama-2-BF16.gguf");
+        assert_eq!(file_name(&metadata, Some(Mix::BF16)), "Tiny-Llama-2-BF16.gguf");
         metadata.set("general.type", "adapter");
         metadata.set("general.size_label", "6.8M");
-        assert_eq!(file_name(&metadata, Mix::F32), "Tiny-Llama-2-6.8M-F32-LoRA.gguf");
-        assert_eq!(file_name(&Metadata::new(), Mix::Q8_0), "model-Q8_0.gguf");
+        assert_eq!(file_name(&metadata, Some(Mix::F32)), "Tiny-Llama-2-6.8M-F32-LoRA.gguf");
+        assert_eq!(file_name(&Metadata::new(), Some(Mix::Q8_0)), "model-Q8_0.gguf");
     }
 
     #[test]

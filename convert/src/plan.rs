@@ -15,7 +15,8 @@ use crate::{
 /// The types of the output's tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// The plain type (F32, F16 or BF16) that the source's first matrix has.
+    /// The plain type (F32, F16 or BF16) that the source's first matrix has; where that one is
+    /// quantized, every tensor's own.
     #[default]
     Auto,
     /// A mix; `Mix::F16` and the like are mixes too.
@@ -62,7 +63,7 @@ pub struct TensorPlan {
 /// source's, which they are read from by index.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    recipe: Recipe,
+    recipe: Option<Recipe>,
     layout: Layout,
     tensors: Vec<TensorPlan>,
     source_bytes: u64,
@@ -81,16 +82,15 @@ impl Plan {
         }
         let mut notes = Vec::new();
         let recipe = match request.output {
-            Output::Recipe(recipe) => recipe,
-            Output::Auto => Recipe::new(plain_mix(specs, &mut notes)),
+            Output::Recipe(recipe) => Some(recipe),
+            Output::Auto => plain_mix(specs, &mut notes).map(Recipe::new),
         };
-        let shape = ModelShape::of(source.metadata(), specs);
-        let assigned = assign(&recipe, &shape, specs);
-        let tensors: Vec<TensorPlan> = specs.iter().zip(assigned).map(TensorPlan::new).collect();
+        let tensors = tensor_plans(recipe, source.metadata(), specs);
         for tensor in &tensors {
             tensor.check(request.requantize)?;
         }
-        let metadata = output_metadata(source.metadata(), recipe.mix, request.context_length);
+        let mix = recipe.map(|recipe| recipe.mix);
+        let metadata = output_metadata(source.metadata(), mix, request.context_length);
         let layout = Layout::plan(&metadata, tensors.iter().map(TensorPlan::spec).collect())?;
         // Planning the layout has shown that sizes like these do not overflow.
         let source_bytes = specs.iter().map(|spec| row_bytes(spec).saturating_mul(rows(spec)));
@@ -98,8 +98,9 @@ impl Plan {
         Ok(Plan { recipe, layout, tensors, source_bytes, notes })
     }
 
-    /// The mix, also where it followed from [`Output::Auto`].
-    pub fn recipe(&self) -> Recipe {
+    /// The recipe, also where it followed from [`Output::Auto`]; `None` where every tensor keeps
+    /// its type.
+    pub fn recipe(&self) -> Option<Recipe> {
         self.recipe
     }
 
@@ -153,6 +154,10 @@ impl TensorPlan {
         }
     }
 
+    fn own_type(spec: &TensorSpec) -> Assignment {
+        Assignment { tensor_type: spec.tensor_type, fallback: None }
+    }
+
     fn spec(&self) -> TensorSpec {
         TensorSpec { name: self.name.clone(), shape: self.shape.clone(), tensor_type: self.to }
     }
@@ -168,7 +173,8 @@ impl TensorPlan {
         if from == to {
             return Ok(());
         }
-        if !is_plain(from) && requantize == Requantize::Refuse {
+        let quantized_again = !is_plain(from) && !is_plain(to);
+        if quantized_again && requantize == Requantize::Refuse {
             return Err(Error::AlreadyQuantized { tensor: tensor(), from, to });
         }
         match [from, to].into_iter().find(|&tensor_type| format(tensor_type).is_none()) {
@@ -178,32 +184,46 @@ impl TensorPlan {
     }
 }
 
+fn tensor_plans(
+    recipe: Option<Recipe>,
+    metadata: &Metadata,
+    specs: &[TensorSpec],
+) -> Vec<TensorPlan> {
+    let assigned = match recipe {
+        Some(recipe) => assign(&recipe, &ModelShape::of(metadata, specs), specs),
+        None => specs.iter().map(TensorPlan::own_type).collect(),
+    };
+    specs.iter().zip(assigned).map(TensorPlan::new).collect()
+}
+
 fn is_plain(tensor_type: TensorType) -> bool {
     matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }
 
-/// The mix of the first matrix's type; F16, as the field does, where that one is quantized.
-fn plain_mix(specs: &[TensorSpec], notes: &mut Vec<Note>) -> Mix {
+/// The mix of the first matrix's type; `None`, which keeps all types, where that one is quantized.
+fn plain_mix(specs: &[TensorSpec], notes: &mut Vec<Note>) -> Option<Mix> {
     let matrix = specs.iter().find(|spec| spec.shape.len() > 1);
     let (mix, why) = match matrix.map(|spec| (spec.tensor_type, &spec.name)) {
         Some((TensorType::F32, name)) => (Mix::F32, format!("the type of {name}")),
         Some((TensorType::F16, name)) => (Mix::F16, format!("the type of {name}")),
         Some((TensorType::BF16, name)) => (Mix::BF16, format!("the type of {name}")),
-        Some((other, name)) => (Mix::F16, format!("as {name} is {other}")),
+        Some((other, name)) => {
+            notes.push(Note(format!("every tensor keeps its type, as {name} is {other}")));
+            return None;
+        }
         None => (Mix::F16, "as there is no matrix".to_owned()),
     };
     notes.push(Note(format!("the output is {mix}, {why}")));
-    mix
+    Some(mix)
 }
 
 /// The source's metadata with what the plan decides in place of the source's, so that a model
-/// converted directly has the same bytes as one converted and then quantized.
-fn output_metadata(source: &Metadata, mix: Mix, context_length: Option<u32>) -> Metadata {
+/// converted directly has the same bytes as one converted and then quantized. Without a mix the
+/// file type stays the source's.
+fn output_metadata(source: &Metadata, mix: Option<Mix>, context_length: Option<u32>) -> Metadata {
     let architecture = source.string("general.architecture").unwrap_or_default();
-    let mut decided = vec![
-        ("general.file_type".to_owned(), Value::U32(mix.file_type())),
-        ("general.quantization_version".to_owned(), Value::U32(2)),
-    ];
+    let mut decided = vec![("general.quantization_version".to_owned(), Value::U32(2))];
+    decided.extend(mix.map(|mix| ("general.file_type".to_owned(), Value::U32(mix.file_type()))));
     let context_key = format!("{architecture}.context_length");
     decided.extend(context_length.map(|length| (context_key, Value::U32(length))));
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, io, path::PathBuf};
 
-use crate::UnknownTensorType;
+use crate::{UnknownTensorType, zip::ZipError};
 
 /// Why a GGUF file could not be read or written.
 ///
@@ -31,6 +31,30 @@ pub enum Error {
         path: PathBuf,
         /// The first four bytes, and what kind of file begins so where that is known.
         found: String,
+    },
+    /// An archive that holds the model, such as a llamafile, is damaged or contradicts itself.
+    #[error("{path}: {problem}", path = path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ZipError,
+    },
+    /// An archive does not hold just one model.
+    #[error("{path}: an archive with {}; expected one .gguf entry", entries_list(found), path = path.display())]
+    Entries {
+        /// The file.
+        path: PathBuf,
+        /// Names of its models.
+        found: Vec<String>,
+    },
+    /// The model in an archive is compressed, so that it cannot be read in place.
+    #[error("{path}: entry {entry} is compressed; extract it first, as with unzip", path = path.display(), entry = Quoted(entry))]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// The model's name in it.
+        entry: String,
     },
     /// A version of GGUF that does not exist.
     #[error("{path}: gguf version at byte 4: expected 1, 2 or 3, found {found}", path = path.display())]
@@ -242,6 +266,17 @@ pub enum Error {
 
 /// What this crate's functions return.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+fn entries_list(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> =
+        names.iter().take(SHOWN).map(|name| Quoted(name).to_string()).collect();
+    match names.len() {
+        0 => "no model".to_owned(),
+        count @ ..=SHOWN => format!("{count} models, {}", shown.join(", ")),
+        count => format!("{count} models, {}, …", shown.join(", ")),
+    }
+}
 
 /// A name from a file, made safe and short enough for a message.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);

@@ -1,8 +1,8 @@
 //! GGUF, the model file format of ggml: read strictly and without copying, written
 //! deterministically and atomically.
 //!
-//! [`Model`] opens a file, or all files of a split model, in a memory map; tensor data is never
-//! copied. Versions 1 to 3 and both byte orders are read. What a file claims is checked before it
+//! [`Model`] opens a file, or all files of a split model, or the model inside a llamafile, in a
+//! memory map; tensor data is never copied. Versions 1 to 3 and both byte orders are read. What a file claims is checked before it
 //! is believed: no input makes the reader panic or allocate more than a small multiple of its size.
 //!
 //! [`Layout`] plans a file, version 3 and little endian, before its first byte is written.
@@ -27,6 +27,7 @@
 
 #![deny(missing_docs)]
 
+mod container;
 mod coverage;
 mod error;
 mod file_writer;
@@ -41,6 +42,7 @@ mod split;
 mod stream_writer;
 mod tensor_type;
 mod value;
+pub mod zip;
 
 pub use error::Error;
 pub use file_writer::{FileWriter, Overwrite};

@@ -2,15 +2,26 @@
 
 #![allow(unsafe_code)] // a file cannot be mapped without it
 
-use std::{fs::File, ops::Deref, path::Path};
+use std::{
+    fs::File,
+    ops::{Deref, Range},
+    path::Path,
+};
 
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+/// The bytes of a file, or of an entry of an archive that the file is.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    file: Whole,
+    range: Range<usize>,
+}
+
 /// The bytes of a file: mapped, or read already.
 #[derive(Debug)]
-pub(crate) enum Bytes {
+enum Whole {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -29,7 +40,18 @@ impl Bytes {
         // that stays as it is. Nothing but a private copy could enforce that; an access beyond a
         // shortened file's end raises SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Bytes::Mapped(map))
+        let range = 0..map.len();
+        Ok(Bytes { file: Whole::Mapped(map), range })
+    }
+
+    pub(crate) fn owned(bytes: Vec<u8>) -> Bytes {
+        let range = 0..bytes.len();
+        Bytes { file: Whole::Owned(bytes), range }
+    }
+
+    /// Only those at `range`, which lies inside.
+    pub(crate) fn only(self, range: Range<usize>) -> Bytes {
+        Bytes { range: self.range.start + range.start..self.range.start + range.end, ..self }
     }
 }
 
@@ -37,9 +59,10 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
-        }
+        let whole: &[u8] = match &self.file {
+            Whole::Mapped(map) => map,
+            Whole::Owned(bytes) => bytes,
+        };
+        &whole[self.range.clone()]
     }
 }

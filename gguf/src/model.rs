@@ -22,12 +22,15 @@ pub struct Model {
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) path: PathBuf,
+    /// The name of the model's entry where the file is an archive.
+    pub(crate) entry: Option<String>,
     pub(crate) bytes: Bytes,
     pub(crate) data_start: u64,
 }
 
 impl Model {
-    /// Opens `path`; where it is `…-0000I-of-0000N.gguf`, all N files as one model.
+    /// Opens `path`; where it is `…-0000I-of-0000N.gguf`, all N files as one model; where it is a
+    /// ZIP archive behind whatever else, as a llamafile is, the model that lies in it uncompressed.
     ///
     /// The files are mapped, not copied: no process may write to them or shorten them while the
     /// model is open. Replacing a file by renaming another, as [`FileWriter`](crate::FileWriter)
@@ -35,7 +38,8 @@ impl Model {
     ///
     /// # Errors
     ///
-    /// Where a file cannot be mapped or breaks a rule of GGUF, and where the files of a split model
+    /// Where a file cannot be mapped or breaks a rule of GGUF, where an archive does not hold just
+    /// one model or contradicts itself, and where the files of a split model
     /// are not all there or do not belong together.
     pub fn open(path: &Path) -> Result<Model> {
         let (header, shards) = split::open(path)?;
@@ -48,7 +52,7 @@ impl Model {
     ///
     /// Where the bytes break a rule of GGUF or are one part of a split model.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Model> {
-        let (header, shards) = split::open_single(Path::new("memory"), Bytes::Owned(bytes))?;
+        let (header, shards) = split::open_single(Path::new("memory"), Bytes::owned(bytes))?;
         Model::index(header, shards)
     }
 
@@ -73,6 +77,11 @@ impl Model {
     /// The file that was opened (the first of a split model).
     pub fn path(&self) -> &Path {
         &self.shards[0].path
+    }
+
+    /// The name of the model in the archive that was opened; `None` of any other file.
+    pub fn entry(&self) -> Option<&str> {
+        self.shards[0].entry.as_deref()
     }
 
     /// All files of the model.
@@ -120,7 +129,7 @@ impl Model {
         &shard.bytes[start..][..tensor.bytes as usize]
     }
 
-    /// Size of all files together, in bytes.
+    /// Size of all files together, in bytes; of an archive only what the model takes.
     pub fn file_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes.len() as u64).sum()
     }

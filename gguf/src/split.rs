@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Header,
+    Header, container,
     error::{Error, Quoted, Result},
     map::Bytes,
     model::Shard,
@@ -29,7 +29,13 @@ pub(crate) fn open(path: &Path) -> Result<(Header, Vec<Shard>)> {
 
 /// A model that is whole in one file.
 pub(crate) fn open_single(path: &Path, bytes: Bytes) -> Result<(Header, Vec<Shard>)> {
-    let mut header = Header::parse(&bytes, path)?;
+    let (entry, bytes) = match container::find_model(&bytes, path)? {
+        Some((name, range)) => (Some(name), bytes.only(range)),
+        None => (None, bytes),
+    };
+    // Not `join`: an entry may call itself `/etc/passwd`.
+    let inside = entry.as_ref().map(|entry| PathBuf::from(format!("{}/{entry}", path.display())));
+    let mut header = Header::parse(&bytes, inside.as_deref().unwrap_or(path))?;
     // A model whose parts were merged may say that it has 0 or 1 of them.
     if let Some(count) = optional_count(&header, path, COUNT)?.filter(|&count| count > 1) {
         return Err(Error::Shard {
@@ -40,7 +46,7 @@ pub(crate) fn open_single(path: &Path, bytes: Bytes) -> Result<(Header, Vec<Shar
     }
     remove_split_keys(&mut header);
     let data_start = header.data_start;
-    Ok((header, vec![Shard { path: path.to_owned(), bytes, data_start }]))
+    Ok((header, vec![Shard { path: path.to_owned(), entry, bytes, data_start }]))
 }
 
 fn open_all(name: &ShardName) -> Result<(Header, Vec<Shard>)> {
@@ -77,7 +83,7 @@ fn open_shard(name: &ShardName, number: u64) -> Result<(Header, Shard)> {
     check_number(&header, &path, NUMBER, number - 1)?;
     check_number(&header, &path, COUNT, name.count)?;
     let data_start = header.data_start;
-    Ok((header, Shard { path, bytes, data_start }))
+    Ok((header, Shard { path, entry: None, bytes, data_start }))
 }
 
 fn check_belongs(header: &Header, first: &Header, tensors: u64, path: &Path) -> Result<()> {

@@ -3,10 +3,10 @@
 use std::{path::PathBuf, sync::OnceLock};
 
 use clap::ValueEnum;
-use llq_convert::{OpenOptions, Output as Types, PreName, Requantize, Request};
+use llq_convert::{OpenOptions, Output as Types, PreName, Requantize, Request, is_legacy_ggml};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
-use super::produce::{self, Job};
+use super::produce::{self, Job, withdrawn};
 use crate::{
     args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     escape::Escaped,
@@ -20,18 +20,20 @@ const EXAMPLES: &str = "\
 Examples:
   llq convert Llama-2-7b-hf -o llama-2-7b.gguf
   llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
-  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096";
+  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+  llq convert ggml-model-q4_0.bin -o model.gguf";
 
 /// Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 ///
 /// CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or
 /// with params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in
-/// a .bin or .pth file is executed.
+/// a .bin or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose
+/// quantized tensors keep their types.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
 pub(crate) struct Args {
-    /// The folder of the checkpoint
+    /// The folder of the checkpoint, or a legacy GGML file
     checkpoint: PathBuf,
 
     #[command(flatten)]
@@ -56,6 +58,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", value_parser = PreName::parse)]
     pre: Option<PreName>,
 
+    /// Epsilon of the RMS norms, which a legacy GGML file does not say
+    #[arg(long, value_name = "EPSILON", value_parser = parse_epsilon)]
+    eps: Option<f32>,
+
+    /// Decode and encode again what is quantized already, though each encoding loses something
+    #[arg(long)]
+    allow_requantize: bool,
+
     /// First compare the files with the MD5 sums in Meta's checklist.chk
     #[arg(long)]
     verify_checksums: bool,
@@ -73,14 +83,19 @@ enum OutType {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    if args.checkpoint.is_file() {
+    if args.checkpoint.is_file() && !is_legacy_ggml(&args.checkpoint) {
         return Err(a_file_is_no_checkpoint(args).into());
     }
-    let request =
-        Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
     check_files(args, output)?;
-    let overrides = args.metadata.overrides()?;
-    let open = OpenOptions { pre: args.pre, context_length: args.ctx, overrides };
+    let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
+    let request = Request { output: types(args), requantize, context_length: args.ctx };
+    let open = OpenOptions {
+        pre: args.pre,
+        context_length: args.ctx,
+        withdrawn: withdrawn(&request),
+        norm_epsilon: args.eps,
+        overrides: args.metadata.overrides()?,
+    };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
 }
 
@@ -122,6 +137,12 @@ impl llq_convert::Progress for Verifying<'_> {
     }
 }
 
+fn parse_epsilon(text: &str) -> Result<f32, String> {
+    let epsilon: f32 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let is_small = epsilon > 0.0 && epsilon < 1.0;
+    is_small.then_some(epsilon).ok_or_else(|| "expected a number between 0 and 1".to_owned())
+}
+
 fn types(args: &Args) -> Types {
     let mix = args.mix.or(match args.outtype {
         OutType::Auto => None,
@@ -136,7 +157,8 @@ fn types(args: &Args) -> Types {
 
 fn a_file_is_no_checkpoint(args: &Args) -> Refusal {
     let path = args.checkpoint.display();
-    let refusal = Refusal::new(format!("{path} is a file; a checkpoint is a folder"));
+    let refusal =
+        Refusal::new(format!("{path} is a file; a checkpoint is a folder or a legacy GGML file"));
     if args.checkpoint.extension().is_some_and(|extension| extension == "gguf") {
         refusal.hint("a GGUF file is quantized by llq quantize")
     } else {

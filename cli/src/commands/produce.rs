@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, path::Path, time::Instant};
 
 use anyhow::Context;
-use llq_convert::{Error, NonFinite, OpenOptions, Output as Types, Plan, Request, Source};
+use llq_convert::{
+    Error, NonFinite, OpenOptions, Output as Types, Plan, Requantize, Request, Source, Withdrawn,
+};
+use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::type_shares::{TypeShare, type_shares, type_table};
@@ -26,15 +29,27 @@ pub(super) struct Job<'a> {
     pub(super) request: Request,
 }
 
+/// Withdrawn layouts are decoded where the output is to have another type: from F32 it is reached
+/// with the least loss.
+pub(super) fn withdrawn(request: &Request) -> Withdrawn {
+    let Types::Recipe(recipe) = request.output else { return Withdrawn::Keep };
+    let is_plain = matches!(recipe.mix, Mix::F32 | Mix::F16 | Mix::BF16);
+    if is_plain || request.requantize == Requantize::Allow {
+        Withdrawn::Decode
+    } else {
+        Withdrawn::Keep
+    }
+}
+
 /// Opens the input, plans, and writes; says what came of it.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     let started = Instant::now();
     let place = Place::check(&job.target.output, job.target.overwrite(), job.input)?;
     let source = llq_convert::open_with(job.input, &job.open)?;
-    let hint = "llq quantize --allow-requantize does it all the same";
+    let hint = "--allow-requantize does it all the same";
     let plan = plan(&*source, &job.request, hint)?;
     say_notes(&*source, &plan, output);
-    let name = || llq_convert::file_name(source.metadata(), plan.recipe().mix);
+    let name = || llq_convert::file_name(source.metadata(), plan.recipe().map(|recipe| recipe.mix));
     let target = place.target(name, job.input, output)?;
 
     let mut made = Made::planned(target.path(), &plan);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
-use super::produce::{self, Job};
+use super::produce::{self, Job, withdrawn};
 use crate::{
     args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
@@ -50,7 +50,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
     let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
     let request = Request { output: Types::Recipe(recipe), requantize, context_length: None };
-    let open = OpenOptions { overrides: args.metadata.overrides()?, ..OpenOptions::default() };
+    let open = OpenOptions {
+        withdrawn: withdrawn(&request),
+        overrides: args.metadata.overrides()?,
+        ..OpenOptions::default()
+    };
     produce::run(Job { input: &args.model, target: &args.target, open, request }, output)
 }
 

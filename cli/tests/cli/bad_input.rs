@@ -56,6 +56,21 @@ fn the_wrong_command_for_the_input() {
 }
 
 #[test]
+fn a_legacy_ggml_file() {
+    let place = Place::new();
+    place.write("old.bin", b"tjgg\x03\0\0\0");
+    for line in ["inspect old.bin", "perplexity old.bin --corpus old.bin"] {
+        refuses(&place, line, &["a legacy ggml file", "llq convert"]);
+    }
+    let cut = "old.bin: header at byte 8 needs 4 bytes, but 0 are left";
+    refuses(&place, "convert old.bin -o out.gguf", &[cut]);
+    refuses(&place, "quantize old.bin -o out.gguf --type q8_0", &[cut]);
+    for epsilon in ["0", "-1", "nan", "x"] {
+        refuses(&place, &format!("convert old.bin -o out.gguf --eps={epsilon}"), &["--eps"]);
+    }
+}
+
+#[test]
 fn a_truncated_gguf() {
     let place = Place::new();
     let whole = fs::read(tiny_gguf()).unwrap();
@@ -192,7 +207,7 @@ fn quantizing_twice_is_asked_for() {
     let model = tiny_gguf().to_str().unwrap();
     place.run(&format!("quantize {model} -o q8_0.gguf --type q8_0")).ok();
     let again = "quantize q8_0.gguf -o out.gguf --type q4_k";
-    refuses(&place, again, &["q8_0.gguf", "Q8_0", "hint: llq quantize --allow-requantize"]);
+    refuses(&place, again, &["q8_0.gguf", "Q8_0", "hint: --allow-requantize"]);
     let sweep = format!("sweep q8_0.gguf --corpus {} --types q4_0", corpus().display());
     refuses(&place, &sweep, &["q8_0.gguf", "hint: start from the checkpoint"]);
     place.run(&format!("{again} --allow-requantize")).ok();

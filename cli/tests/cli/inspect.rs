@@ -88,3 +88,41 @@ fn hostile() -> Vec<u8> {
     ];
     gguf(metadata, BAD, &[2])
 }
+
+#[test]
+fn a_llamafile_is_its_model() {
+    let place = Place::new();
+    let model = std::fs::read(tiny_gguf()).unwrap();
+    place.write("tiny.llamafile", llamafile("tiny.gguf", &model));
+    let inside = place.run("inspect tiny.llamafile --json").ok().json();
+    assert_eq!(inside["entry"], "tiny.gguf");
+    assert_eq!(inside["file_bytes"], model.len() as u64);
+    let text = place.run("inspect tiny.llamafile").ok().stdout;
+    assert!(text.contains("\nentry            tiny.gguf\n"), "{text}");
+
+    place.write("tiny.gguf", &model);
+    for name in ["tiny.llamafile", "tiny.gguf"] {
+        place.run(&format!("quantize {name} -o {name}.out --type q8_0")).ok();
+    }
+    let made = |name| std::fs::read(place.path(name)).unwrap();
+    assert!(made("tiny.llamafile.out") == made("tiny.gguf.out"));
+}
+
+/// A program with an archive of one stored entry behind it.
+fn llamafile(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut file = b"\x7fELF".to_vec();
+    let start = file.len() as u32;
+    let mut common = vec![0; 14];
+    common.extend([data.len() as u32; 2].map(u32::to_le_bytes).concat());
+    common.extend([name.len() as u16, 0].map(u16::to_le_bytes).concat());
+    file.extend([b"PK\x03\x04", &common[..], name.as_bytes(), data].concat());
+    let directory = file.len() as u32;
+    file.extend([b"PK\x01\x02\0\0", &common[..], &[0; 10]].concat());
+    file.extend(start.to_le_bytes());
+    file.extend(name.bytes());
+    let bytes = file.len() as u32 - directory;
+    file.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    file.extend([bytes, directory].map(u32::to_le_bytes).concat());
+    file.extend([0; 2]);
+    file
+}

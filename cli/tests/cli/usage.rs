@@ -50,7 +50,8 @@ fn help_has_examples_before_options() {
 
     CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or with
     params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in a .bin
-    or .pth file is executed.
+    or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose quantized
+    tensors keep their types.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
@@ -58,10 +59,11 @@ fn help_has_examples_before_options() {
       llq convert Llama-2-7b-hf -o llama-2-7b.gguf
       llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
       llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+      llq convert ggml-model-q4_0.bin -o model.gguf
 
     Arguments:
       <CHECKPOINT>
-              The folder of the checkpoint
+              The folder of the checkpoint, or a legacy GGML file
 
     Options:
       -o, --output <GGUF>
@@ -90,6 +92,12 @@ fn help_has_examples_before_options() {
 
           --pre <NAME>
               Pre-tokenizer of a byte-level BPE, by llama.cpp's name, in place of the recognised one
+
+          --eps <EPSILON>
+              Epsilon of the RMS norms, which a legacy GGML file does not say
+
+          --allow-requantize
+              Decode and encode again what is quantized already, though each encoding loses something
 
           --verify-checksums
               First compare the files with the MD5 sums in Meta's checklist.chk

@@ -80,6 +80,14 @@ pub(super) fn authorship(
     known
 }
 
+/// What is known of a model that has nothing but a name.
+pub(super) fn named(name: &str, mapped: &[MappedTensor]) -> Authorship {
+    let mut known = Authorship::default();
+    known.add("name", name);
+    known.add("size_label", &size_label(weights(mapped.iter().map(|tensor| &tensor.spec))));
+    known
+}
+
 /// The name of the folder, as an id, unless it is hidden or only says whose form it is;
 /// `owner/name` in the cache of Hugging Face's hub, where the folder is named by a commit.
 fn folder_id(folder: &Path) -> Option<String> {

@@ -178,7 +178,8 @@ fn rope_note(hyperparameters: &Hyperparameters) -> Option<Note> {
     )))
 }
 
-fn rows_of(name: &str, weights: &dyn Weights, folder: &Path) -> Result<u32> {
+/// Rows of a tensor that every model has.
+pub(super) fn rows_of(name: &str, weights: &dyn Weights, folder: &Path) -> Result<u32> {
     let tensor = weights.tensors().iter().find(|tensor| tensor.name == name);
     let tensor = tensor.ok_or_else(|| Error::MissingTensor {
         path: folder.to_path_buf(),

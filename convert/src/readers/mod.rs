@@ -3,6 +3,7 @@
 mod checkpoint;
 pub(crate) mod general;
 mod generation;
+mod ggml;
 mod gguf;
 mod hugging_face;
 mod meta;
@@ -16,12 +17,17 @@ use std::path::Path;
 use crate::{
     Error, Note, Overrides, PreName, Source,
     error::Result,
-    weights::{InputFile, is_lfs_pointer},
+    weights::{
+        InputFile,
+        ggml::{Withdrawn, is_ggml},
+        is_lfs_pointer,
+    },
 };
 
 /// Opens a checkpoint: a folder with `config.json` and safetensors or `pytorch_model.bin` (Hugging
 /// Face), a folder with `params.json` and `consolidated.NN.pth` (Meta) or `consolidated.safetensors`
-/// (Mistral), or a GGUF file (of a split one, any).
+/// (Mistral), a GGUF file (of a split one, any), a llamafile or a GGML file of 2023 (of one in parts,
+/// the first).
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     open_with(path, &OpenOptions::default())
 }
@@ -29,18 +35,23 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 /// Opens a checkpoint as [`open`] does, with what the user knows better than its files.
 pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
-    let source = if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }?;
+    let source =
+        if metadata.is_dir() { open_folder(path, options) } else { open_file(path, options) }?;
     overridden::open(source, &options.overrides)
 }
 
 /// What holds whatever the files of a checkpoint say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenOptions {
     /// The value of `tokenizer.ggml.pre`: how a byte-level BPE cuts a text into words. For
     /// checkpoints only: a GGUF file has its own.
     pub pre: Option<PreName>,
     /// The context length of a Meta checkpoint, whose files do not say it: else it is guessed.
     pub context_length: Option<u32>,
+    /// What becomes of block layouts that were withdrawn. For legacy GGML files only.
+    pub withdrawn: Withdrawn,
+    /// The epsilon of the RMS norms, which legacy GGML files do not say. For those only.
+    pub norm_epsilon: Option<f32>,
     /// Metadata in place of what the files say.
     pub overrides: Overrides,
 }
@@ -71,22 +82,36 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     Ok(Box::new(checkpoint))
 }
 
-fn open_file(path: &Path) -> Result<Box<dyn Source>> {
+/// Whether `path` is a GGML file of 2023, which converts as a checkpoint does.
+pub fn is_legacy_ggml(path: &Path) -> bool {
+    InputFile::open(path).and_then(|file| file.start(4)).is_ok_and(|start| is_ggml(&start))
+}
+
+fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let start = InputFile::open(path)?.start(64)?;
-    if start.starts_with(b"GGUF") {
-        return Ok(Box::new(gguf::open(path)?));
+    if is_ggml(&start) {
+        return Ok(Box::new(ggml::open(path, options)?));
     }
     if is_lfs_pointer(&start) {
         return Err(Error::LfsPointer { path: path.to_path_buf() });
     }
-    let start = &start[..start.len().min(4)];
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
     let is_part = [".safetensors", ".pth", ".bin", ".json"].iter().any(|end| name.ends_with(end));
+    // Also an archive with a model in it, whatever it starts with.
+    if start.starts_with(b"GGUF") || !is_part && start.len() >= 4 {
+        match gguf::open(path) {
+            Err(Error::Gguf(llq_gguf::Error::Magic { .. })) => {}
+            opened => return Ok(Box::new(opened?)),
+        }
+    }
     let found = if is_part {
         "a part of one; name its folder".to_owned()
     } else {
-        format!("a file that starts with {:?}", String::from_utf8_lossy(start))
+        format!(
+            "a file that starts with {:?}",
+            String::from_utf8_lossy(&start[..start.len().min(4)])
+        )
     };
     Err(Error::NotACheckpoint { path: path.to_path_buf(), found })
 }

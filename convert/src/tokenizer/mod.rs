@@ -4,6 +4,7 @@ mod byte_alphabet;
 mod byte_fallback;
 mod chat_template;
 mod error;
+mod ggml;
 mod hugging_face;
 mod infill;
 mod meta;
@@ -24,6 +25,7 @@ use llq_gguf::{Array, Strings, Value};
 use crate::{Error, Note, error::Result};
 
 pub use error::TokenizerError;
+pub(crate) use ggml::open as open_ggml;
 pub(crate) use hugging_face::open as open_hugging_face;
 pub(crate) use meta::{Llama3, SpecialNames, Tuning, open as open_meta};
 pub use pre_name::{PreName, UnknownPreName};

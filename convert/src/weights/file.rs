@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use llq_gguf::zip::ReadAt;
+
 use crate::{Error, error::Result};
 
 /// An open file, its length, and its path for errors.
@@ -75,6 +77,18 @@ impl InputFile {
     fn ends_early(&self) -> Error {
         let source = std::io::ErrorKind::UnexpectedEof.into();
         Error::Io { path: self.path.clone(), source }
+    }
+}
+
+impl ReadAt for InputFile {
+    type Error = Error;
+
+    fn size(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        InputFile::read(self, offset, len)
     }
 }
 

@@ -2,11 +2,12 @@
 
 mod file;
 pub(crate) mod folder;
+pub(crate) mod ggml;
 mod index;
+mod meta_shard;
 pub(crate) mod model_parallel;
 pub(crate) mod plain_names;
 pub(crate) mod safetensors;
-mod shard;
 pub(crate) mod torch;
 pub(crate) mod twin_heads;
 
@@ -40,7 +41,7 @@ pub(crate) struct PublishedTensor {
 /// The number type of a published tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Dtype {
-    /// One that weights have: F32, F16 or BF16.
+    /// One that weights have: F32, F16 or BF16; of a legacy GGML file, any type with a layout.
     Float(TensorType),
     /// Any other, by its published name.
     Other(String),

@@ -1,5 +1,5 @@
-//! The model-parallel shards of a Meta checkpoint, joined: each tensor is cut along one axis, one
-//! piece per `consolidated.NN.pth`.
+//! The model-parallel shards of a Meta checkpoint, or the parts of an early GGML file, joined: each
+//! tensor is cut along one axis, one piece per file.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Dtype, PublishedTensor, Weights, shard::Shard};
+use super::{Dtype, PublishedTensor, Weights, meta_shard::MetaShard};
 use crate::{Error, error::Result};
 
 /// How the pieces of a tensor make up the whole.
@@ -28,6 +28,14 @@ pub(crate) struct ModelParallel {
     shards: Vec<Shard>,
     tensors: Vec<PublishedTensor>,
     joined: Vec<Joined>,
+    fp8_tensors: usize,
+}
+
+/// One file of the checkpoint.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) path: PathBuf,
+    pub(crate) weights: Box<dyn Weights>,
 }
 
 /// The pieces of one tensor.
@@ -36,10 +44,9 @@ struct Joined {
     cut: Cut,
     /// Index of the piece in each shard.
     pieces: Vec<usize>,
-    /// Rows and columns of one piece; all pieces agree.
+    /// Rows of one piece, and bytes of each; all pieces agree.
     rows: u64,
-    columns: u64,
-    number_bytes: u64,
+    row_bytes: u64,
 }
 
 impl ModelParallel {
@@ -52,11 +59,25 @@ impl ModelParallel {
         count: impl Fn(&[PublishedTensor]) -> Option<u64>,
     ) -> Result<ModelParallel> {
         let paths = shard_paths(folder)?;
-        let shards: Vec<Shard> = (paths.iter().enumerate())
-            .map(|(rank, path)| Shard::open(folder, rank, path))
+        let shards: Vec<MetaShard> = (paths.iter().enumerate())
+            .map(|(rank, path)| MetaShard::open(folder, rank, path))
             .collect::<Result<_>>()?;
+        let fp8_tensors = shards.first().map_or(0, MetaShard::fp8_tensors);
+        let shards = paths.into_iter().zip(shards);
+        let shards: Vec<Shard> =
+            shards.map(|(path, shard)| Shard { path, weights: Box::new(shard) }).collect();
         let pieces = shards.first().map_or(&[][..], Shard::tensors);
         check_count(folder, shards.len(), count(pieces))?;
+        Ok(ModelParallel { fp8_tensors, ..Self::join(shards, cut)? })
+    }
+
+    /// Joins the tensors of all shards, which have the same names. `cut` is that of
+    /// [`open`](Self::open).
+    pub(crate) fn join(
+        shards: Vec<Shard>,
+        cut: impl Fn(&PublishedTensor, u64) -> Result<Cut>,
+    ) -> Result<ModelParallel> {
+        let pieces = shards.first().map_or(&[][..], Shard::tensors);
         let indexes: Vec<HashMap<&str, usize>> = shards.iter().map(by_name).collect();
         check_same_names(&shards, &indexes)?;
 
@@ -70,7 +91,7 @@ impl ModelParallel {
             tensors.push(whole);
             joined.push(join);
         }
-        let all = ModelParallel { shards, tensors, joined };
+        let all = ModelParallel { shards, tensors, joined, fp8_tensors: 0 };
         all.check_replicas()?;
         all.check_copies()?;
         Ok(all)
@@ -82,26 +103,25 @@ impl ModelParallel {
 
     /// Tensors of which the pieces are in FP8, and read as BF16.
     pub(crate) fn fp8_tensors(&self) -> usize {
-        self.shards.first().map_or(0, Shard::fp8_tensors)
+        self.fp8_tensors
     }
 
     /// Replicated pieces must be equal: a shard of another model shows here.
     fn check_replicas(&self) -> Result<()> {
         const MAX_REPLICA: u64 = 64 << 20;
         for (tensor, joined) in self.tensors.iter().zip(&self.joined) {
-            let bytes =
-                joined.rows.saturating_mul(joined.columns).saturating_mul(joined.number_bytes);
+            let bytes = joined.rows.saturating_mul(joined.row_bytes);
             let is_float = matches!(tensor.dtype, Dtype::Float(_));
             if joined.cut != Cut::Replicated || self.shards.len() == 1 || !is_float {
                 continue;
             }
             if bytes > MAX_REPLICA {
                 let problem = format!("tensor {:?}: replica of {bytes} bytes", tensor.name);
-                return Err(shard_error(self.shards[0].path(), problem));
+                return Err(shard_error(&self.shards[0].path, problem));
             }
             let read = |shard: &Shard, piece: usize| -> Result<Vec<u8>> {
                 let mut replica = vec![0; bytes as usize];
-                shard.read_rows(piece, 0..joined.rows, &mut replica)?;
+                shard.weights.read_rows(piece, 0..joined.rows, &mut replica)?;
                 Ok(replica)
             };
             let first = read(&self.shards[0], joined.pieces[0])?;
@@ -109,7 +129,7 @@ impl ModelParallel {
                 if read(shard, piece)? != first {
                     let problem =
                         format!("tensor {:?} differs from the first shard's", tensor.name);
-                    return Err(shard_error(shard.path(), problem));
+                    return Err(shard_error(&shard.path, problem));
                 }
             }
         }
@@ -126,8 +146,8 @@ impl ModelParallel {
             if start.is_some()
                 && let Some(other) = starts.iter().position(|other| *other == start)
             {
-                let other = self.shards[other].path().display();
-                return Err(shard_error(shard.path(), format!("a copy of {other}")));
+                let other = self.shards[other].path.display();
+                return Err(shard_error(&shard.path, format!("a copy of {other}")));
             }
             starts.push(start);
         }
@@ -143,13 +163,12 @@ impl ModelParallel {
         let mut differs = false;
         let mut row = Vec::new();
         for (tensor, joined) in self.tensors.iter().zip(&self.joined) {
-            let row_bytes = joined.columns.saturating_mul(joined.number_bytes);
             let is_float = matches!(tensor.dtype, Dtype::Float(_));
-            if joined.cut == Cut::Replicated || !is_float || row_bytes > MAX_ROW {
+            if joined.cut == Cut::Replicated || !is_float || joined.row_bytes > MAX_ROW {
                 continue;
             }
-            row.resize(row_bytes as usize, 0);
-            self.shards[index].read_rows(joined.pieces[index], 0..1, &mut row)?;
+            row.resize(joined.row_bytes as usize, 0);
+            self.shards[index].weights.read_rows(joined.pieces[index], 0..1, &mut row)?;
             let first = *first.get_or_insert(row[0]);
             differs |= row.iter().any(|&byte| byte != first);
             hasher.write(&row);
@@ -166,7 +185,7 @@ impl Weights for ModelParallel {
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let joined = &self.joined[tensor];
         match joined.cut {
-            Cut::Replicated => self.shards[0].read_rows(joined.pieces[0], rows, out),
+            Cut::Replicated => self.shards[0].weights.read_rows(joined.pieces[0], rows, out),
             Cut::Rows => self.read_stacked(joined, rows, out),
             Cut::Columns => self.read_beside(joined, rows, out),
         }
@@ -181,14 +200,14 @@ impl ModelParallel {
         mut rows: Range<u64>,
         mut out: &mut [u8],
     ) -> Result<()> {
-        let row_bytes = joined.columns * joined.number_bytes;
+        let row_bytes = joined.row_bytes;
         while !rows.is_empty() {
             let shard = (rows.start / joined.rows) as usize;
             let before = shard as u64 * joined.rows;
             let end = rows.end.min(before + joined.rows);
             let (head, rest) = out.split_at_mut(((end - rows.start) * row_bytes) as usize);
             let inside = rows.start - before..end - before;
-            self.shards[shard].read_rows(joined.pieces[shard], inside, head)?;
+            self.shards[shard].weights.read_rows(joined.pieces[shard], inside, head)?;
             out = rest;
             rows.start = end;
         }
@@ -197,11 +216,11 @@ impl ModelParallel {
 
     /// Rows whose columns lie in one shard after the other.
     fn read_beside(&self, joined: &Joined, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
-        let piece_bytes = (joined.columns * joined.number_bytes) as usize;
+        let piece_bytes = joined.row_bytes as usize;
         let row_bytes = piece_bytes * self.shards.len();
         let mut piece = vec![0; piece_bytes * (rows.end - rows.start) as usize];
         for (s, (shard, &index)) in self.shards.iter().zip(&joined.pieces).enumerate() {
-            shard.read_rows(index, rows.clone(), &mut piece)?;
+            shard.weights.read_rows(index, rows.clone(), &mut piece)?;
             let at = s * piece_bytes;
             for (out, row) in out.chunks_exact_mut(row_bytes).zip(piece.chunks_exact(piece_bytes)) {
                 out[at..at + piece_bytes].copy_from_slice(row);
@@ -254,6 +273,12 @@ fn shard_name(number: u64) -> String {
     format!("consolidated.{number:02}.pth")
 }
 
+impl Shard {
+    fn tensors(&self) -> &[PublishedTensor] {
+        self.weights.tensors()
+    }
+}
+
 fn by_name(shard: &Shard) -> HashMap<&str, usize> {
     shard.tensors().iter().enumerate().map(|(i, tensor)| (tensor.name.as_str(), i)).collect()
 }
@@ -263,11 +288,11 @@ fn check_same_names(shards: &[Shard], indexes: &[HashMap<&str, usize>]) -> Resul
     for (shard, index) in shards.iter().skip(1).zip(others) {
         if let Some(absent) = first.keys().filter(|name| !index.contains_key(*name)).min() {
             let problem = format!("tensor {absent:?} of the first shard is not in it");
-            return Err(shard_error(shard.path(), problem));
+            return Err(shard_error(&shard.path, problem));
         }
         if let Some(extra) = index.keys().filter(|name| !first.contains_key(*name)).min() {
             let problem = format!("tensor {extra:?} is not in the first shard");
-            return Err(shard_error(shard.path(), problem));
+            return Err(shard_error(&shard.path, problem));
         }
     }
     Ok(())
@@ -286,7 +311,7 @@ fn join(
                 "tensor {:?} is {:?} {:?}, in the first shard {:?} {:?}",
                 first.name, other.dtype, other.shape, first.dtype, first.shape
             );
-            return Err(shard_error(shard.path(), problem));
+            return Err(shard_error(&shard.path, problem));
         }
     }
     // A vector has no rows to stack: cut pieces lie beside each other.
@@ -300,11 +325,14 @@ fn join(
     if let Some(extent) = axis {
         let wide = extent.checked_mul(shards.len() as u64);
         let problem = || format!("tensor {:?} of all shards is too large", first.name);
-        *extent = wide.ok_or_else(|| shard_error(shards[0].path(), problem()))?;
+        *extent = wide.ok_or_else(|| shard_error(&shards[0].path, problem()))?;
     }
-    let number_bytes = first.number_bytes();
-    let (rows, columns) = (first.rows(), first.columns());
-    Ok((whole, Joined { cut, pieces, rows, columns, number_bytes }))
+    // Of other numbers no row is read.
+    let row_bytes = match first.dtype {
+        Dtype::Float(tensor_type) => tensor_type.row_bytes(first.columns()).unwrap_or(0),
+        Dtype::Other(_) => 0,
+    };
+    Ok((whole, Joined { cut, pieces, rows: first.rows(), row_bytes }))
 }
 
 fn shard_error(path: &Path, problem: String) -> Error {

@@ -9,6 +9,7 @@ mod checkpoints;
 mod forms;
 mod fp8;
 mod general;
+mod ggml;
 mod golden;
 mod meta_forms;
 mod mixtral;

@@ -44,7 +44,7 @@ fn auto_is_the_type_of_the_first_matrix() {
     assert!(auto == converted(&checkpoint, &request(Mix::BF16)));
     let source = open(&checkpoint).unwrap();
     let plan = Plan::new(&*source, &Request::default()).unwrap();
-    assert_eq!(plan.recipe().mix, Mix::BF16);
+    assert_eq!(plan.recipe().map(|recipe| recipe.mix), Some(Mix::BF16));
     assert!(plan.notes()[0].0.contains("token_embd.weight"), "{:?}", plan.notes());
 }
 

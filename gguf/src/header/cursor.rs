@@ -73,7 +73,9 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         let kind = match magic {
-            b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => " (a legacy ggml file)",
+            b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => {
+                " (a legacy ggml file: llq convert makes gguf of it)"
+            }
             b"FUGG" => " (a gguf file with reversed magic)",
             b"vers" => " (a git-lfs pointer, whose file is not downloaded)",
             b"PK\x03\x04" => " (a zip archive)",

@@ -16,6 +16,9 @@ use crate::{
 #[derive(Serialize)]
 pub(super) struct Summary<'a> {
     path: String,
+    /// Where the file is an archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<&'a str>,
     name: Option<&'a str>,
     architecture: Option<&'a str>,
     file_type: Option<&'static str>,
@@ -47,6 +50,7 @@ impl<'a> Summary<'a> {
         let bytes = model.tensors().iter().map(|t| t.bytes).fold(0, u64::saturating_add);
         Summary {
             path: model.path().display().to_string(),
+            entry: model.entry(),
             name: metadata.string("general.name").ok(),
             architecture,
             file_type: file_type.and_then(file_type_name),
@@ -77,6 +81,7 @@ impl<'a> Summary<'a> {
         let count = |count: Option<u64>| count.map(|count| Count(count).to_string());
         vec![
             ("file", text(Some(&self.path))),
+            ("entry", text(self.entry)),
             ("format", Some(self.format())),
             ("name", text(self.name)),
             ("architecture", text(self.architecture)),

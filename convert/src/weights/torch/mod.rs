@@ -2,20 +2,19 @@
 
 mod pickle;
 mod stream;
-mod zip;
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
-use llq_gguf::TensorType;
-
-pub use pickle::PickleError;
-pub use zip::ZipError;
-
-use self::{
-    pickle::{Storage, TensorView},
-    zip::Entry,
+use llq_gguf::{
+    TensorType,
+    zip::{Archive as Zip, Stored},
 };
-use super::{Dtype, InputFile, PublishedTensor, checked_product, is_lfs_pointer};
+
+pub use llq_gguf::zip::ZipError;
+pub use pickle::PickleError;
+
+use self::pickle::{Storage, TensorView};
+use super::{Dtype, InputFile, PublishedTensor, Weights, checked_product, is_lfs_pointer};
 use crate::{Error, error::Result};
 
 /// What can be wrong with a PyTorch file.
@@ -70,7 +69,8 @@ impl TorchFile {
         if let Some(other) = other_form(&file.start(512)?) {
             return Err(fail(TorchError::Form(other)));
         }
-        let entries = zip::entries(&file)?.map_err(|e| fail(e.into()))?;
+        let zip = Zip::read(&file)?.map_err(|e| fail(e.into()))?;
+        let entries = zip.locate_all(&file)?.map_err(|e| fail(e.into()))?;
         let archive = Archive::of(&entries).map_err(|form| fail(TorchError::Form(form)))?;
         archive.check_byte_order(&file)?.map_err(|form| fail(TorchError::Form(form)))?;
 
@@ -87,16 +87,14 @@ impl TorchFile {
         }
         Ok(TorchFile { file, tensors, places })
     }
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    pub(crate) fn tensors(&self) -> &[PublishedTensor] {
+impl Weights for TorchFile {
+    fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
     }
 
-    pub(crate) fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
+    fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let Place { start, row_stride, row_bytes } = self.places[tensor];
         if row_stride == row_bytes {
             return self.file.read_at(start + rows.start * row_stride, out);
@@ -109,6 +107,10 @@ impl TorchFile {
 }
 
 impl TorchFile {
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Reads part of the first row, which has numbers of `out.len() / columns` bytes.
     pub(crate) fn read_columns(
         &self,
@@ -140,14 +142,14 @@ fn other_form(start: &[u8]) -> Option<&'static str> {
 
 /// The entries that PyTorch gives a meaning.
 struct Archive<'a> {
-    pickle: &'a Entry,
-    byte_order: Option<&'a Entry>,
+    pickle: &'a Stored,
+    byte_order: Option<&'a Stored>,
     /// Entries of `data/` by the rest of their name.
-    storages: HashMap<&'a str, &'a Entry>,
+    storages: HashMap<&'a str, &'a Stored>,
 }
 
 impl<'a> Archive<'a> {
-    fn of(entries: &'a [Entry]) -> std::result::Result<Self, &'static str> {
+    fn of(entries: &'a [Stored]) -> std::result::Result<Self, &'static str> {
         let folder = entries.first().and_then(|entry| entry.name.split_once('/'));
         let (folder, _) = folder.ok_or("an archive without the folder PyTorch puts all in")?;
         let mut pickle = None;

@@ -1,24 +1,50 @@
-//! The part of the ZIP format that `torch.save` uses: entries stored uncompressed.
+//! ZIP archives whose entries are read where they lie, uncompressed: llamafiles and what
+//! `torch.save` writes.
 //!
 //! Two readers must never see two different archives in one file, so everything that ZIP says
-//! twice is compared, and what PyTorch does not write is refused. Checksums are not verified:
-//! they would cost a pass over all weights, and PyTorch itself may leave them out.
+//! twice is compared. Checksums are not verified: they would cost a pass over all weights, and
+//! PyTorch may leave them out.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, convert::Infallible};
 
-use crate::{error::Result, weights::InputFile};
+/// What an archive is read from.
+pub trait ReadAt {
+    /// Why it cannot be read.
+    type Error;
+
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// The `len` bytes at `offset`, which lie inside.
+    ///
+    /// # Errors
+    /// Where the medium fails.
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Self::Error>;
+}
+
+impl ReadAt for [u8] {
+    type Error = Infallible;
+
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Infallible> {
+        Ok(self[offset as usize..][..len as usize].to_vec())
+    }
+}
 
 /// What can be wrong with the archive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZipError {
     /// No end-of-central-directory record closes the file.
-    #[error("no ZIP directory at the end: the file is cut off or no PyTorch file")]
+    #[error("no ZIP directory at the end: the file is cut off or no archive")]
     NoDirectory,
     /// The directory does not lie where it should or is damaged.
     #[error("damaged ZIP directory: {0}")]
     Directory(&'static str),
-    /// An entry is compressed, encrypted, or otherwise not as PyTorch writes it.
+    /// An entry is compressed, encrypted, or contradicts itself.
     #[error("entry {entry:?}: {problem}")]
     Entry {
         /// Its name.
@@ -28,18 +54,37 @@ pub enum ZipError {
     },
 }
 
-/// A stored entry.
+/// What the directory says.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    /// First byte of the data in the file.
-    pub(super) start: u64,
-    pub(super) bytes: u64,
-    header_start: u64,
-    flags: u16,
+pub struct Archive {
+    entries: Vec<Entry>,
+    directory_start: u64,
 }
 
-type Checked<T> = std::result::Result<T, ZipError>;
+/// An entry of the directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    name: String,
+    bytes: u64,
+    stored_bytes: u64,
+    header_start: u64,
+    flags: u16,
+    method: u16,
+}
+
+/// An entry that is stored as it is, and where its data lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub name: String,
+    /// First byte of the data.
+    pub start: u64,
+    /// Size of the data.
+    pub bytes: u64,
+}
+
+/// What an archive holds, or what is wrong with it.
+pub type Checked<T> = Result<T, ZipError>;
 
 const END: &[u8] = b"PK\x05\x06";
 const END_BYTES: usize = 22;
@@ -59,23 +104,80 @@ const FLAG_UTF8: u16 = 1 << 11;
 /// Size limit of the directory in bytes: about a million entries.
 const MAX_DIRECTORY: u64 = 64 << 20;
 
-/// The entries of the archive in directory order.
-pub(super) fn entries(file: &InputFile) -> Result<Checked<Vec<Entry>>> {
-    let directory = match find_directory(file)? {
-        Ok(directory) => directory,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    let bytes = file.read(directory.start, directory.bytes)?;
-    let mut entries = match parse_directory(&bytes, &directory) {
-        Ok(entries) => entries,
-        Err(problem) => return Ok(Err(problem)),
-    };
-    for entry in &mut entries {
-        if let Err(problem) = locate(entry, directory.start, file)? {
-            return Ok(Err(problem));
-        }
+impl Archive {
+    /// Reads the directory at the end of `file`.
+    ///
+    /// # Errors
+    /// Those of `file`.
+    pub fn read<F: ReadAt + ?Sized>(file: &F) -> Result<Checked<Archive>, F::Error> {
+        let directory = match find_directory(file)? {
+            Ok(directory) => directory,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let bytes = file.read(directory.start, directory.bytes)?;
+        let entries = parse_directory(&bytes, &directory);
+        Ok(entries.map(|entries| Archive { entries, directory_start: directory.start }))
     }
-    Ok(check_disjoint(&entries).map(|()| entries))
+
+    /// The entries in directory order; their names are unique.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Where the data of an entry lies that is not compressed. Its local header must say what the
+    /// directory says.
+    ///
+    /// # Errors
+    /// Those of `file`.
+    pub fn locate<F: ReadAt + ?Sized>(
+        &self,
+        entry: &Entry,
+        file: &F,
+    ) -> Result<Checked<Stored>, F::Error> {
+        locate(entry, self.directory_start, file)
+    }
+
+    /// Where the data of all entries lies, none of which may be compressed or overlap another.
+    ///
+    /// # Errors
+    /// Those of `file`.
+    pub fn locate_all<F: ReadAt + ?Sized>(
+        &self,
+        file: &F,
+    ) -> Result<Checked<Vec<Stored>>, F::Error> {
+        let mut located = Vec::new();
+        for entry in &self.entries {
+            match self.locate(entry, file)? {
+                Ok(stored) => located.push(stored),
+                Err(problem) => return Ok(Err(problem)),
+            }
+        }
+        Ok(self.check_disjoint(&located).map(|()| located))
+    }
+
+    fn check_disjoint(&self, located: &[Stored]) -> Checked<()> {
+        let mut order: Vec<_> = self.entries.iter().zip(located).collect();
+        order.sort_by_key(|(entry, _)| entry.header_start);
+        for pair in order.windows(2) {
+            if pair[0].1.start + pair[0].1.bytes > pair[1].0.header_start {
+                let entry = pair[1].0.name.clone();
+                return Err(ZipError::Entry { entry, problem: "overlaps another" });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether its data is not as it was.
+    pub fn is_compressed(&self) -> bool {
+        self.method != 0
+    }
 }
 
 struct Directory {
@@ -84,9 +186,9 @@ struct Directory {
     entries: u64,
 }
 
-fn find_directory(file: &InputFile) -> Result<Checked<Directory>> {
-    let tail_bytes = file.len().min(END_BYTES as u64 + u64::from(u16::MAX));
-    let tail_start = file.len() - tail_bytes;
+fn find_directory<F: ReadAt + ?Sized>(file: &F) -> Result<Checked<Directory>, F::Error> {
+    let tail_bytes = file.size().min(END_BYTES as u64 + u64::from(u16::MAX));
+    let tail_start = file.size() - tail_bytes;
     let tail = file.read(tail_start, tail_bytes)?;
     let Some(at) = find_end(&tail) else { return Ok(Err(ZipError::NoDirectory)) };
     let end = Fields(&tail[at..]);
@@ -117,11 +219,11 @@ fn find_end(tail: &[u8]) -> Option<usize> {
 }
 
 /// The 64-bit end record, where there is one, and its place.
-fn find_directory64(
-    file: &InputFile,
+fn find_directory64<F: ReadAt + ?Sized>(
+    file: &F,
     end_start: u64,
     short: &Directory,
-) -> Result<Checked<Option<(Directory, u64)>>> {
+) -> Result<Checked<Option<(Directory, u64)>>, F::Error> {
     let Some(locator_start) = end_start.checked_sub(LOCATOR64_BYTES) else { return Ok(Ok(None)) };
     let locator = file.read(locator_start, LOCATOR64_BYTES)?;
     if !locator.starts_with(LOCATOR64) {
@@ -194,26 +296,16 @@ fn parse_entry(bytes: &[u8]) -> Checked<(Entry, &[u8])> {
     let name = str::from_utf8(name)
         .map_err(|_| ZipError::Directory("an entry's name is not UTF-8"))?
         .to_owned();
-    let fail = |problem| Err(ZipError::Entry { entry: name.clone(), problem });
-
-    let flags = fixed.u16(8);
-    if flags & !(FLAG_DESCRIPTOR | FLAG_UTF8) != 0 {
-        return fail("is encrypted or has other flags that PyTorch does not set");
-    }
-    if fixed.u16(10) != 0 {
-        return fail("is compressed; PyTorch stores entries as they are");
-    }
+    let (flags, method) = (fixed.u16(8), fixed.u16(10));
     let mut sizes64 = Sizes64::of(extra);
     let bytes = sizes64.widen(fixed.u32(24));
-    let stored = sizes64.widen(fixed.u32(20));
+    let stored_bytes = sizes64.widen(fixed.u32(20));
     let header_start = sizes64.widen(fixed.u32(42));
-    let (Some(bytes), Some(stored), Some(header_start)) = (bytes, stored, header_start) else {
-        return fail("lacks its 64-bit sizes");
+    let (Some(bytes), Some(stored_bytes), Some(header_start)) = (bytes, stored_bytes, header_start)
+    else {
+        return Err(ZipError::Entry { entry: name, problem: "lacks its 64-bit sizes" });
     };
-    if bytes != stored {
-        return fail("has two different sizes");
-    }
-    Ok((Entry { name, start: 0, bytes, header_start, flags }, rest))
+    Ok((Entry { name, bytes, stored_bytes, header_start, flags, method }, rest))
 }
 
 /// The 64-bit values of an entry, in the order in which its fields have no room for them.
@@ -245,9 +337,21 @@ impl<'a> Sizes64<'a> {
     }
 }
 
-/// Finds an entry's data behind its local header, which must say what the directory says.
-fn locate(entry: &mut Entry, directory_start: u64, file: &InputFile) -> Result<Checked<()>> {
+fn locate<F: ReadAt + ?Sized>(
+    entry: &Entry,
+    directory_start: u64,
+    file: &F,
+) -> Result<Checked<Stored>, F::Error> {
     let fail = |problem| Ok(Err(ZipError::Entry { entry: entry.name.clone(), problem }));
+    if entry.flags & !(FLAG_DESCRIPTOR | FLAG_UTF8) != 0 {
+        return fail("is encrypted or has other unusual flags");
+    }
+    if entry.is_compressed() {
+        return fail("is compressed; only entries stored as they are can be read");
+    }
+    if entry.bytes != entry.stored_bytes {
+        return fail("has two different sizes");
+    }
     let names_start = entry.header_start.checked_add(LOCAL_BYTES);
     let Some(names_start) = names_start.filter(|&end| end <= directory_start) else {
         return fail("starts outside of the archive");
@@ -275,20 +379,7 @@ fn locate(entry: &mut Entry, directory_start: u64, file: &InputFile) -> Result<C
     if !follow && (bytes, stored) != (Some(entry.bytes), Some(entry.bytes)) {
         return fail("has another size in its local header");
     }
-    entry.start = start;
-    Ok(Ok(()))
-}
-
-fn check_disjoint(entries: &[Entry]) -> Checked<()> {
-    let mut order: Vec<&Entry> = entries.iter().collect();
-    order.sort_by_key(|entry| entry.header_start);
-    for pair in order.windows(2) {
-        if pair[0].start + pair[0].bytes > pair[1].header_start {
-            let entry = pair[1].name.clone();
-            return Err(ZipError::Entry { entry, problem: "overlaps another" });
-        }
-    }
-    Ok(())
+    Ok(Ok(Stored { name: entry.name.clone(), start, bytes: entry.bytes }))
 }
 
 /// Little-endian fields of a record whose length was checked.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::Range, path::Path};
 use half::bf16;
 use llq_gguf::TensorType;
 
-use super::{Dtype, PublishedTensor, torch::TorchFile};
+use super::{Dtype, PublishedTensor, Weights, torch::TorchFile};
 use crate::{Error, error::Result};
 
 /// What PyTorch calls the numbers of Llama 3.1 405B's feed-forward matrices.
@@ -13,7 +13,7 @@ const FP8: &str = "Float8_e4m3fn";
 
 /// The tensors of a shard; those in FP8 are read as BF16.
 #[derive(Debug)]
-pub(super) struct Shard {
+pub(super) struct MetaShard {
     file: TorchFile,
     tensors: Vec<PublishedTensor>,
     scales: Option<Scales>,
@@ -27,37 +27,35 @@ struct Scales {
     of: HashMap<usize, usize>,
 }
 
-impl Shard {
+impl MetaShard {
     /// Opens shard number `rank` of `folder`.
-    pub(super) fn open(folder: &Path, rank: usize, path: &Path) -> Result<Shard> {
+    pub(super) fn open(folder: &Path, rank: usize, path: &Path) -> Result<MetaShard> {
         let file = TorchFile::open(path)?;
         let mut tensors = file.tensors().to_vec();
         let is_fp8 = |tensor: &PublishedTensor| tensor.dtype == Dtype::Other(FP8.to_owned());
         let fp8: Vec<usize> = (0..tensors.len()).filter(|&i| is_fp8(&tensors[i])).collect();
         if fp8.is_empty() {
-            return Ok(Shard { file, tensors, scales: None });
+            return Ok(MetaShard { file, tensors, scales: None });
         }
         let scales = Scales::open(folder, rank, &tensors, &fp8)?;
         for index in fp8 {
             tensors[index].dtype = Dtype::Float(TensorType::BF16);
         }
-        Ok(Shard { file, tensors, scales: Some(scales) })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    pub(super) fn tensors(&self) -> &[PublishedTensor] {
-        &self.tensors
+        Ok(MetaShard { file, tensors, scales: Some(scales) })
     }
 
     /// How many tensors are in FP8.
     pub(super) fn fp8_tensors(&self) -> usize {
         self.scales.as_ref().map_or(0, |scales| scales.of.len())
     }
+}
 
-    pub(super) fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
+impl Weights for MetaShard {
+    fn tensors(&self) -> &[PublishedTensor] {
+        &self.tensors
+    }
+
+    fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let scales = self.scales.as_ref().and_then(|s| Some((s, *s.of.get(&tensor)?)));
         let Some((scales, index)) = scales else {
             return self.file.read_rows(tensor, rows, out);
