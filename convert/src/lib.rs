@@ -11,6 +11,7 @@
 mod arch;
 mod error;
 mod json;
+mod lora;
 mod plan;
 mod readers;
 mod source;
@@ -20,6 +21,7 @@ mod write;
 
 pub use error::Error;
 pub use llq_gguf::Overwrite;
+pub use lora::{LoraAdapter, LoraError};
 pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
 pub use source::{Note, Source};

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{ValueEnum, builder::NonEmptyStringValueParser};
-use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
+use llq_convert::{Error, LoraError, OpenOptions, Output as Types, Requantize, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
-    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{HELP, LoraArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
 };
@@ -17,12 +17,17 @@ const EXAMPLES: &str = "\
 Examples:
   llq convert Llama-2-7b-hf -o llama-2-7b.gguf
   llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
-  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096";
+  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+  llq convert Llama-2-7b-hf --lora alpaca-lora -o alpaca-q4_k_m.gguf --type q4_k_m
+  llq convert alpaca-lora --base Llama-2-7b-hf -o alpaca-lora.gguf";
 
 /// Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 ///
 /// CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
 /// consolidated.NN.pth (Meta). Nothing in a .pth file is executed.
+///
+/// A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes
+/// a GGUF adapter, in F32 unless --outtype says otherwise.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
@@ -43,6 +48,13 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    lora: LoraArgs,
+
+    /// For an adapter: the folder of its model, of which only config.json is read
+    #[arg(long, value_name = "FOLDER", conflicts_with = "lora")]
+    base: Option<PathBuf>,
 
     /// Context length to write in place of the checkpoint's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,8 +79,23 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let request =
         Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
-    let open = OpenOptions { pre: args.pre.clone() };
+    let open =
+        OpenOptions { pre: args.pre.clone(), lora: args.lora.adapters(), base: args.base.clone() };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
+        .map_err(|error| with_hint(error, args))
+}
+
+/// Says what else to type where that is known.
+fn with_hint(error: anyhow::Error, args: &Args) -> anyhow::Error {
+    let (path, target) = (args.checkpoint.display(), args.target.output.display());
+    let hint = match error.downcast_ref() {
+        Some(Error::NoBase { .. }) => format!("llq convert {path} --base MODEL -o {target}"),
+        Some(Error::Lora { problem, .. }) if matches!(**problem, LoraError::MergeOnly { .. }) => {
+            format!("llq convert MODEL --lora {path} -o {target}")
+        }
+        _ => return error,
+    };
+    error.context(Refusal::new(format!("{path} cannot become a GGUF adapter")).hint(hint))
 }
 
 fn types(args: &Args) -> Types {

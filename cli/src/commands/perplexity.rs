@@ -10,7 +10,10 @@ use llq_eval::{Against, Comparison, Llama, Report, evaluate};
 use llq_gguf::Model;
 use serde::Serialize;
 
-use super::corpus::{self, Evaluating};
+use super::{
+    corpus::{self, Evaluating},
+    produce,
+};
 use crate::{
     args::{EvalArgs, HELP, mode_name},
     failure::Refusal,
@@ -72,7 +75,13 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
             .hint(format!("llq convert {shown} -o model.gguf"))
             .into());
     }
-    Ok(Model::open(path)?)
+    let model = Model::open(path)?;
+    if model.metadata().string("general.type").is_ok_and(|kind| kind == "adapter") {
+        return Err(Refusal::new(format!("{shown} is an adapter and no model"))
+            .hint(produce::MERGE_HINT)
+            .into());
+    }
+    Ok(model)
 }
 
 pub(super) fn load(model: &Model) -> anyhow::Result<Llama<'_>> {

@@ -18,6 +18,10 @@ use crate::{
     target::Target,
 };
 
+/// What to do with an adapter where only a model will do.
+pub(super) const MERGE_HINT: &str =
+    "merge it into its model: llq convert MODEL --lora ADAPTER -o model.gguf";
+
 /// A file to make.
 pub(super) struct Job<'a> {
     pub(super) input: &'a Path,
@@ -72,6 +76,7 @@ pub(super) fn plan(
         let refusal = Refusal::new(format!("{path} cannot become {wanted}"));
         let refusal = match error {
             Error::AlreadyQuantized { .. } => refusal.hint(requantize_hint),
+            Error::QuantizedAdapter { .. } => refusal.hint(MERGE_HINT),
             _ => refusal,
         };
         anyhow::Error::new(error).context(refusal)

@@ -6,7 +6,7 @@ use llq_gguf::{TensorSpec, TensorType};
 
 use super::{
     Architecture, Hyperparameters, Naming, RopeScaling,
-    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder},
+    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder, numbered},
 };
 use crate::{Error, error::Result, weights::Weights};
 
@@ -79,10 +79,7 @@ impl<'a> Mapper<'a> {
     }
 
     fn map_row(&mut self, row: &Row, block: Option<u32>) -> Result<()> {
-        let stem = match self.naming {
-            Naming::HuggingFace => row.hugging_face,
-            Naming::Meta => row.meta,
-        };
+        let stem = row.stem(self.naming);
         let extents = row.extents(self.hyperparameters);
         let weight = numbered(stem, block) + ".weight";
         match self.left.remove(weight.as_str()) {
@@ -160,16 +157,12 @@ impl<'a> Mapper<'a> {
     }
 }
 
-fn numbered(stem: &str, block: Option<u32>) -> String {
-    match block {
-        Some(block) => stem.replace("{}", &block.to_string()),
-        None => stem.to_owned(),
-    }
-}
-
 /// The candidate with the smallest edit distance, if a third of the name or less differs. `None`
 /// also of more or longer names than a model has: the time to compare them is a hostile file's.
-fn nearest<'a>(name: &str, candidates: impl ExactSizeIterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl ExactSizeIterator<Item = &'a str>,
+) -> Option<String> {
     const MAX_CANDIDATES: usize = 1 << 13;
     const MAX_NAME: usize = 128;
     if candidates.len() > MAX_CANDIDATES {

@@ -9,9 +9,10 @@ mod tensors;
 
 pub(crate) use hyperparameters::{Hyperparameters, RopeScaling};
 pub(crate) use llama::LLAMA;
-pub(crate) use mapping::{MappedTensor, Origin};
+pub(crate) use mapping::{MappedTensor, Origin, nearest};
 pub(crate) use rope::Llama3Rope;
 use tensors::Row;
+pub(crate) use tensors::{Module, Presence, published_row};
 
 /// Every architecture that is read.
 pub(crate) const ALL: &[&Architecture] = &[&LLAMA];

@@ -9,6 +9,7 @@ use crate::{
     arch::{ALL, Architecture, Hyperparameters, Llama3Rope, MappedTensor, Naming, RopeScaling},
     error::Result,
     json::JsonFile,
+    lora::{self, Base},
     tokenizer,
     weights::{Weights, safetensors_folder::SafetensorsFolder},
 };
@@ -19,23 +20,42 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     check_not_quantized(&config)?;
     check_activation(&config)?;
     let hyperparameters = hyperparameters(&config)?;
+    let name = config.get("_name_or_path").and_then(|name| name.as_str()).and_then(last_part);
+    let name = name.unwrap_or_else(|| general::model_name(folder));
 
-    let weights = SafetensorsFolder::open(folder)?;
-    let mapped =
-        architecture.map_tensors(folder, &weights, Naming::HuggingFace, &hyperparameters)?;
-    check_tied(&config, &mapped)?;
     let mut notes = Vec::new();
+    let naming = Naming::HuggingFace;
+    let weights: Box<dyn Weights> = Box::new(SafetensorsFolder::open(folder)?);
+    let base =
+        Base { folder, name: &name, architecture, naming, hyperparameters: &hyperparameters };
+    let weights = lora::merge(weights, &options.lora, &base, &mut notes)?;
+    let mapped = architecture.map_tensors(folder, &*weights, naming, &hyperparameters)?;
+    check_tied(&config, &mapped)?;
     let size = hyperparameters.vocabulary as usize;
     let vocabulary =
         tokenizer::open_hugging_face(folder, &config, size, options.pre(), &mut notes)?;
 
-    let name = config.get("_name_or_path").and_then(|name| name.as_str()).and_then(last_part);
-    let name = name.unwrap_or_else(|| general::model_name(folder));
     let sampling = sampling(folder)?;
     let metadata =
         general::metadata(architecture, &name, sampling, &hyperparameters, &vocabulary, &mapped);
-    let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
+}
+
+/// What `config.json` says of a model, as far as an adapter to it needs that.
+pub(super) struct Configuration {
+    pub(super) architecture: &'static Architecture,
+    pub(super) hyperparameters: Hyperparameters,
+    /// Whether the token embedding serves as output projection.
+    pub(super) is_tied: bool,
+}
+
+pub(super) fn configuration(folder: &Path) -> Result<Configuration> {
+    let config = JsonFile::open(&folder.join("config.json"))?;
+    Ok(Configuration {
+        architecture: architecture(&config)?,
+        hyperparameters: hyperparameters(&config)?,
+        is_tied: config.optional_bool("tie_word_embeddings")? == Some(true),
+    })
 }
 
 /// How the authors sample, by keys of GGUF. No more than advice: what is no number is left out.

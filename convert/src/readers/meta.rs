@@ -8,6 +8,7 @@ use crate::{
     arch::{Hyperparameters, LLAMA, Llama3Rope, MappedTensor, Naming, Origin, RopeScaling},
     error::Result,
     json::JsonFile,
+    lora::{self, Base},
     source::{row_bytes, rows},
     tokenizer::{self, SpecialNames},
     weights::{Weights, model_parallel::ModelParallel},
@@ -22,11 +23,20 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         |pieces| LLAMA.shard_count(pieces, embedding),
     )?;
     let hyperparameters = hyperparameters(&params, &weights, folder)?;
-    let mut mapped = LLAMA.map_tensors(folder, &weights, Naming::Meta, &hyperparameters)?;
-
     let mut notes = vec![context_length_note(&hyperparameters)];
+    let name = general::model_name(folder);
+    let base = Base {
+        folder,
+        name: &name,
+        architecture: &LLAMA,
+        naming: Naming::Meta,
+        hyperparameters: &hyperparameters,
+    };
+    let weights = lora::merge(Box::new(weights), &options.lora, &base, &mut notes)?;
+    let mut mapped = LLAMA.map_tensors(folder, &*weights, Naming::Meta, &hyperparameters)?;
+
     notes.extend(rope_note(&hyperparameters));
-    notes.extend(drop_tied_output(&weights, &mut mapped)?);
+    notes.extend(drop_tied_output(&*weights, &mut mapped)?);
     let names = match hyperparameters.rope_scaling {
         RopeScaling::Llama3(_) => SpecialNames::Llama31,
         _ => SpecialNames::Llama3,
@@ -35,10 +45,8 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let path = tokenizer_path(folder)?;
     let vocabulary = tokenizer::open_meta(&path, size, names, options.pre(), &mut notes)?;
 
-    let name = general::model_name(folder);
     let metadata =
         general::metadata(&LLAMA, &name, Vec::new(), &hyperparameters, &vocabulary, &mapped);
-    let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }
 

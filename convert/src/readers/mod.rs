@@ -1,21 +1,24 @@
 //! Sources: one file per published form of a model.
 
+mod adapter;
 mod checkpoint;
 mod general;
 mod gguf;
 mod hugging_face;
 mod meta;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     Error, Source,
     error::Result,
+    lora::LoraAdapter,
     weights::{InputFile, is_lfs_pointer},
 };
 
 /// Opens a checkpoint: a folder with `config.json` and safetensors (Hugging Face), a folder with
-/// `params.json` and `consolidated.NN.pth` (Meta), or a GGUF file (of a split one, any).
+/// `params.json` and `consolidated.NN.pth` (Meta), or a GGUF file (of a split one, any). Also the
+/// folder of a LoRA adapter, with `adapter_config.json`.
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     open_with(path, &OpenOptions::default())
 }
@@ -23,15 +26,25 @@ pub fn open(path: &Path) -> Result<Box<dyn Source>> {
 /// Opens a checkpoint as [`open`] does, with what the user knows better than its files.
 pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     let metadata = path.metadata().map_err(Error::io(path))?;
-    if metadata.is_dir() { open_folder(path, options) } else { open_file(path) }
+    if metadata.is_dir() {
+        return open_folder(path, options);
+    }
+    refuse_adapters(path, options, "a file")?;
+    refuse_base(path, options, "a file")?;
+    open_file(path)
 }
 
 /// What holds whatever the files of a checkpoint say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenOptions {
     /// The value of `tokenizer.ggml.pre`, a name that llama.cpp has for the way a byte-level BPE
     /// cuts a text into words. For checkpoints only: a GGUF file has its own.
     pub pre: Option<String>,
+    /// Adapters to merge, in this order. For checkpoints only.
+    pub lora: Vec<LoraAdapter>,
+    /// The folder of the model that an adapter belongs to, of which `config.json` is read. For
+    /// adapters only.
+    pub base: Option<PathBuf>,
 }
 
 impl OpenOptions {
@@ -41,6 +54,11 @@ impl OpenOptions {
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    if adapter::is_adapter(folder) {
+        refuse_adapters(folder, options, "an adapter itself")?;
+        return Ok(Box::new(adapter::open(folder, options)?));
+    }
+    refuse_base(folder, options, "no adapter")?;
     if folder.join("config.json").exists() {
         Ok(Box::new(hugging_face::open(folder, options)?))
     } else if folder.join("params.json").exists() {
@@ -48,6 +66,24 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     } else {
         let found = "no config.json and no params.json".to_owned();
         Err(Error::NotACheckpoint { path: folder.to_path_buf(), found })
+    }
+}
+
+fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("an adapter to merge", "the folder of a checkpoint");
+    let path = path.to_path_buf();
+    match options.lora.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Option { path, found, option, wanted }),
+    }
+}
+
+fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("the folder of a base", "the folder of an adapter");
+    let path = path.to_path_buf();
+    match options.base {
+        None => Ok(()),
+        Some(_) => Err(Error::Option { path, found, option, wanted }),
     }
 }
 

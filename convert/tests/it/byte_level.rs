@@ -120,7 +120,7 @@ fn an_unknown_pre_tokenizer_is_shown_and_can_be_named() {
 
     let folder = tempfile::tempdir().unwrap();
     write_model(folder.path(), &json.to_string());
-    let options = OpenOptions { pre: Some("tekken".to_owned()) };
+    let options = OpenOptions { pre: Some("tekken".to_owned()), ..OpenOptions::default() };
     let source = open_with(folder.path(), &options).unwrap();
     assert_eq!(source.metadata().string("tokenizer.ggml.pre").unwrap(), "tekken");
 }

@@ -5,6 +5,8 @@
 mod byte_level;
 mod checkpoints;
 mod golden;
+mod lora;
+mod lora_gguf;
 mod model_parallel;
 mod pipeline;
 mod safetensors;

@@ -90,7 +90,7 @@ pub(crate) fn meta_name(name: &str) -> String {
 
 /// Undoes what Hugging Face does to the rows of queries and keys: of each head of eight rows
 /// the first four are the even ones.
-fn in_meta_order(name: &str, tensor: &Tensor) -> Tensor {
+pub(crate) fn in_meta_order(name: &str, tensor: &Tensor) -> Tensor {
     const HEAD: usize = KEYS as usize / 2;
     if !name.contains("q_proj") && !name.contains("k_proj") {
         return tensor.clone();

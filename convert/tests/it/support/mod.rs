@@ -1,5 +1,6 @@
 //! A LLaMA of a few kilobytes, written in either published form, and ways to convert it.
 
+pub(crate) mod lora;
 pub(crate) mod meta;
 pub(crate) mod pickle;
 pub(crate) mod tiny;
