@@ -123,16 +123,16 @@ pub enum Error {
         folder: PathBuf,
     },
     /// What was given beside the input is for inputs of another kind.
-    #[error("{path} is {found}; {option} is for {wanted}", path = path.display())]
+    #[error("{path} is {found}; only {wanted} takes {option}", path = path.display())]
     Option {
         /// The input.
         path: PathBuf,
         /// What it is.
         found: &'static str,
+        /// The inputs that `option` is for.
+        wanted: &'static str,
         /// What was given.
         option: &'static str,
-        /// What it is for.
-        wanted: &'static str,
     },
     /// An adapter is written in a plain type.
     #[error("{path} is an adapter: it can be F32, F16 or BF16, and not {mix}", path = path.display())]

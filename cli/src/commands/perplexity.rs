@@ -70,21 +70,19 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 
 pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
     let shown = path.display();
+    produce::refuse_adapter(path)?;
     if path.is_dir() {
         return Err(Refusal::new(format!("{shown} is a folder; a GGUF file is wanted"))
             .hint(format!("llq convert {shown} -o model.gguf"))
             .into());
     }
-    let model = Model::open(path)?;
-    if model.metadata().string("general.type").is_ok_and(|kind| kind == "adapter") {
-        return Err(Refusal::new(format!("{shown} is an adapter and no model"))
-            .hint(produce::MERGE_HINT)
-            .into());
-    }
-    Ok(model)
+    Ok(Model::open(path)?)
 }
 
 pub(super) fn load(model: &Model) -> anyhow::Result<Llama<'_>> {
+    if model.metadata().string("general.type").is_ok_and(|kind| kind == "adapter") {
+        return Err(produce::no_model(model.path()).into());
+    }
     Llama::load(model).with_context(|| format!("cannot evaluate {}", model.path().display()))
 }
 

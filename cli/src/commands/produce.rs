@@ -19,8 +19,18 @@ use crate::{
 };
 
 /// What to do with an adapter where only a model will do.
-pub(super) const MERGE_HINT: &str =
-    "merge it into its model: llq convert MODEL --lora ADAPTER -o model.gguf";
+const MERGE_HINT: &str = "merge it into its model: llq convert MODEL --lora ADAPTER -o model.gguf";
+
+/// What is told of an adapter where a model is wanted.
+pub(super) fn no_model(path: &Path) -> Refusal {
+    Refusal::new(format!("{} is an adapter and no model", path.display())).hint(MERGE_HINT)
+}
+
+/// Refuses the folder of an adapter.
+pub(super) fn refuse_adapter(path: &Path) -> Result<(), Refusal> {
+    let has = |name: &str| path.join(name).exists();
+    if has("adapter_config.json") && !has("config.json") { Err(no_model(path)) } else { Ok(()) }
+}
 
 /// A file to make.
 pub(super) struct Job<'a> {

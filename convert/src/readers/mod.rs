@@ -70,7 +70,7 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
 }
 
 fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("an adapter to merge", "the folder of a checkpoint");
+    let (option, wanted) = ("adapters to merge", "the folder of a checkpoint");
     let path = path.to_path_buf();
     match options.lora.is_empty() {
         true => Ok(()),
@@ -79,7 +79,7 @@ fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> R
 }
 
 fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("the folder of a base", "the folder of an adapter");
+    let (option, wanted) = ("a base", "the folder of an adapter");
     let path = path.to_path_buf();
     match options.base {
         None => Ok(()),

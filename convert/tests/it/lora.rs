@@ -176,7 +176,10 @@ fn added_tokens_need_a_base_that_says_so() {
     let base = tempfile::tempdir().unwrap();
     tiny.write(base.path());
     let error = try_open_and_write(base.path(), &options, &request(Mix::F32)).unwrap_err();
-    assert_says(&error, &["embed_tokens.weight", "17 rows", "vocabulary of 16", "vocab_size to 17"]);
+    assert_says(
+        &error,
+        &["embed_tokens.weight", "17 rows", "vocabulary of 16", "vocab_size to 17"],
+    );
 
     tiny.config["vocab_size"] = json!(VOCABULARY + 1);
     tiny.tokenizer = tokenizer(VOCABULARY as u8 + 1);
@@ -318,7 +321,7 @@ fn tensors_that_do_not_fit_are_named() {
     });
     assert_says(&error, &["no \"model.layers.2.self_attn.q_proj\"", "the nearest is"]);
     let error = failure(|made| {
-        made.set("model.layers.0.input_layernorm.lora_A.weight", tensor(1, &[4, 32]))
+        made.set("model.layers.0.input_layernorm.lora_A.weight", tensor(1, &[4, 32]));
     });
     assert_says(&error, &["input_layernorm", "no lora_B"]);
     let error = failure(|made| made.set(&format!("{q}.bias"), tensor(1, &[32])));

@@ -65,6 +65,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    produce::refuse_adapter(&args.model)?;
     let text = corpus::read(&args.eval.corpus)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
