@@ -124,7 +124,7 @@ pub enum Error {
     },
     /// What was given beside the input is for inputs of another kind.
     #[error("{path} is {found}; only {wanted} takes {option}", path = path.display())]
-    Option {
+    Inapplicable {
         /// The input.
         path: PathBuf,
         /// What it is.

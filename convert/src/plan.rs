@@ -82,7 +82,10 @@ impl Plan {
         let mut notes = Vec::new();
         let recipe = match request.output {
             Output::Recipe(recipe) => recipe,
-            Output::Auto if is_adapter(source) => Recipe::new(Mix::F32),
+            Output::Auto if is_adapter(source) => {
+                notes.push(Note("the output is F32, as is usual for adapters".to_owned()));
+                Recipe::new(Mix::F32)
+            }
             Output::Auto => Recipe::new(plain_mix(source, &mut notes)),
         };
         if is_adapter(source) && !is_plain(recipe.mix.base()) {

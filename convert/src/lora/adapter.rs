@@ -66,6 +66,9 @@ pub(crate) enum PairKind {
     Embedding,
 }
 
+/// Factors of an embedding are transposed in memory; this many numbers are a gigabyte.
+const MAX_HELD: u64 = 1 << 28;
+
 const SAFETENSORS: &str = "adapter_model.safetensors";
 const TORCH: &str = "adapter_model.bin";
 
@@ -186,6 +189,11 @@ impl Adapter {
         };
         self.check_shape(module, a, &a_shape)?;
         self.check_shape(module, b, &b_shape)?;
+        let held = rank.saturating_mul(rows.max(columns));
+        if kind == PairKind::Embedding && held > MAX_HELD {
+            let (tensor, what) = (self.name(a).to_owned(), "a factor of more than a gigabyte");
+            return Err(self.error(LoraError::Unsupported { tensor, what }));
+        }
         self.check_magnitude(module, kind, a, magnitude)?;
         Ok(Some(Pair { kind, a, b, strength, magnitude }))
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use llq_gguf::{Array, Value};
 use serde_json::Value as Json;
 
@@ -11,8 +11,14 @@ use crate::{Note, error::Result, json::JsonFile};
 /// The file that makes a folder an adapter.
 pub(crate) const CONFIG: &str = "adapter_config.json";
 
-/// Beyond what any adapter has; each pattern is tried on each module.
+/// Beyond what any adapter has: one pattern per module. Each is tried on each module.
 const MAX_PATTERNS: usize = 1 << 12;
+
+/// Of one compiled pattern, in bytes.
+const MAX_PATTERN: usize = 1 << 16;
+
+/// Beyond what any adapter has: a row of a factor has to fit into memory.
+const MAX_RANK: u64 = 1 << 16;
 
 /// How strong an adapter is.
 #[derive(Debug)]
@@ -57,12 +63,16 @@ impl Config {
     pub(super) fn open(folder: &Path) -> Result<Config> {
         let file = JsonFile::open(&folder.join(CONFIG))?;
         check_supported(&file)?;
-        let rank = positive(&file, "r")?;
-        let number = |value: &Json| value.as_f64().filter(|alpha| *alpha != 0.0);
+        let rank = u64::from(file.count("r")?);
+        if !is_rank(rank) {
+            return Err(file.error("r", RANK, rank.to_string()));
+        }
+        let number =
+            |value: &Json| value.as_f64().filter(|alpha| (1e-30..1e30).contains(&alpha.abs()));
         let alpha = file.get("lora_alpha");
         let alpha = alpha.and_then(number).ok_or_else(|| {
             let found = alpha.map_or_else(|| "absent".to_owned(), Json::to_string);
-            file.error("lora_alpha", "a number other than 0", found)
+            file.error("lora_alpha", "a number of a magnitude from 1e-30 to 1e30", found)
         })?;
         let scaling = match file.optional_bool("use_rslora")? {
             Some(true) => Scaling::RankStabilized,
@@ -81,7 +91,7 @@ impl Config {
     pub(super) fn strength(&self, module: &str) -> Result<Strength> {
         let rank = match self.rank_pattern.find(&self.file, module)? {
             Some(pattern) => {
-                let rank = pattern.value.as_u64().filter(|rank| *rank > 0);
+                let rank = pattern.value.as_u64().filter(|&rank| is_rank(rank));
                 rank.ok_or_else(|| self.pattern_error(&self.rank_pattern, pattern, RANK))?
             }
             None => self.rank,
@@ -202,13 +212,10 @@ const INVOCATION: &str = "alora_invocation_tokens";
 /// Initialisations that take from the base what they put into the factors.
 const CHANGE_THE_BASE: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
 
-const RANK: &str = "1 or more";
+const RANK: &str = "1 to 65536";
 
-fn positive(file: &JsonFile, key: &str) -> Result<u64> {
-    match file.count(key)? {
-        0 => Err(file.error(key, RANK, "0".to_owned())),
-        count => Ok(count.into()),
-    }
+fn is_rank(rank: u64) -> bool {
+    (1..=MAX_RANK).contains(&rank)
 }
 
 /// Whether the adapter is one whose tensors alone say all.
@@ -266,7 +273,10 @@ impl Patterns {
         }
         for (text, value) in object.into_iter().flatten() {
             // PEFT's rule: the end of the name, from a dot on.
-            let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{text})$"))
+            let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{text})$"))
+                .delegate_size_limit(MAX_PATTERN)
+                .backtrack_limit(10_000)
+                .build()
                 .map_err(|error| file.error(key, "regular expressions", error.to_string()))?;
             patterns.push(Pattern { text: text.clone(), regex, value: value.clone() });
         }

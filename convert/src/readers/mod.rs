@@ -74,7 +74,7 @@ fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> R
     let path = path.to_path_buf();
     match options.lora.is_empty() {
         true => Ok(()),
-        false => Err(Error::Option { path, found, option, wanted }),
+        false => Err(Error::Inapplicable { path, found, option, wanted }),
     }
 }
 
@@ -83,7 +83,7 @@ fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Resul
     let path = path.to_path_buf();
     match options.base {
         None => Ok(()),
-        Some(_) => Err(Error::Option { path, found, option, wanted }),
+        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
     }
 }
 
