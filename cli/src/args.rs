@@ -5,9 +5,9 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::Context;
 use clap::{
     Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum,
-    builder::NonEmptyStringValueParser,
+    builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser},
 };
-use llq_convert::Overrides;
+use llq_convert::{LoraAdapter, Overrides};
 use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
 use llq_quant::mix::{ALIASES, Mix, Purity};
@@ -183,6 +183,32 @@ impl MetadataArgs {
         let file = self.metadata.as_deref().map(Overrides::read).transpose()?;
         Ok(file.unwrap_or_default().with_name(self.name.clone()))
     }
+}
+
+/// Adapters to merge into a checkpoint.
+#[derive(Args)]
+pub(crate) struct LoraArgs {
+    /// Merge this LoRA adapter (a folder that PEFT saved) into the checkpoint, its change multiplied
+    /// by SCALE [default: 1]; may be given again
+    #[arg(long = "lora", value_name = "FOLDER[=SCALE]")]
+    #[arg(value_parser = OsStringValueParser::new().map(parse_lora))]
+    lora: Vec<LoraAdapter>,
+}
+
+impl LoraArgs {
+    pub(crate) fn adapters(&self) -> Vec<LoraAdapter> {
+        self.lora.clone()
+    }
+}
+
+/// What follows the last `=` is the scale if it is a number; otherwise all is the folder.
+fn parse_lora(text: OsString) -> LoraAdapter {
+    let split = text.to_str().and_then(|text| {
+        let (folder, scale) = text.rsplit_once('=')?;
+        let scale: f64 = scale.parse().ok()?;
+        scale.is_finite().then(|| LoraAdapter { folder: folder.into(), scale })
+    });
+    split.unwrap_or_else(|| LoraAdapter { folder: text.into(), scale: 1.0 })
 }
 
 /// Whether the rules of a mix apply.

@@ -6,6 +6,7 @@ use llq_gguf::TensorType;
 use llq_quant::RowError;
 
 use crate::{
+    lora::LoraError,
     tokenizer::TokenizerError,
     weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
 };
@@ -110,6 +111,44 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: TokenizerError,
+    },
+    /// A LoRA adapter is damaged or does not fit its base.
+    #[error("{path}: {problem}", path = path.display())]
+    Lora {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: Box<LoraError>,
+    },
+    /// An adapter does not say enough of the model it belongs to.
+    #[error(
+        "{folder}: an adapter says too little of its model; give the model's folder, of which only \
+         config.json is read",
+        folder = folder.display()
+    )]
+    NoBase {
+        /// The adapter.
+        folder: PathBuf,
+    },
+    /// What was given beside the input is for inputs of another kind.
+    #[error("{path} is {found}; only {wanted} takes {option}", path = path.display())]
+    Inapplicable {
+        /// The input.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// The inputs that `option` is for.
+        wanted: &'static str,
+        /// What was given.
+        option: &'static str,
+    },
+    /// An adapter is written in a plain type.
+    #[error("{path} is an adapter: it can be F32, F16 or BF16, and not {mix}", path = path.display())]
+    QuantizedAdapter {
+        /// The adapter.
+        path: PathBuf,
+        /// What was asked for.
+        mix: &'static str,
     },
     /// The files of a checkpoint that comes in several contradict each other.
     #[error("{path}: {problem}", path = path.display())]
@@ -292,7 +331,8 @@ pub enum Error {
 
 const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safetensors or \
      pytorch_model*.bin, a folder with params.json and consolidated.NN.pth or \
-     consolidated*.safetensors, a GGUF file, a legacy GGML file";
+     consolidated*.safetensors, a LoRA adapter's folder with adapter_config.json, a GGUF file, \
+     a legacy GGML file";
 
 fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()

@@ -83,8 +83,19 @@ impl Plan {
         let mut notes = Vec::new();
         let recipe = match request.output {
             Output::Recipe(recipe) => Some(recipe),
-            Output::Auto => plain_mix(specs, &mut notes).map(Recipe::new),
+            Output::Auto if is_adapter(source) => {
+                notes.push(Note("the output is F32, as is usual for adapters".to_owned()));
+                Some(Recipe::new(Mix::F32))
+            }
+            Output::Auto => plain_mix(source, &mut notes).map(Recipe::new),
         };
+        if let Some(recipe) = recipe
+            && is_adapter(source)
+            && !is_plain(recipe.mix.base())
+        {
+            let (path, mix) = (source.path().to_path_buf(), recipe.mix.name());
+            return Err(Error::QuantizedAdapter { path, mix });
+        }
         let tensors = tensor_plans(recipe, source.metadata(), specs);
         for tensor in &tensors {
             tensor.check(request.requantize)?;
@@ -200,10 +211,15 @@ fn is_plain(tensor_type: TensorType) -> bool {
     matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }
 
+fn is_adapter(source: &dyn Source) -> bool {
+    source.metadata().string("general.type").is_ok_and(|kind| kind == "adapter")
+}
+
 /// The mix of the first matrix's type; `None`, which keeps all types, where that one is quantized.
-fn plain_mix(specs: &[TensorSpec], notes: &mut Vec<Note>) -> Option<Mix> {
-    let matrix = specs.iter().find(|spec| spec.shape.len() > 1);
-    let (mix, why) = match matrix.map(|spec| (spec.tensor_type, &spec.name)) {
+fn plain_mix(source: &dyn Source, notes: &mut Vec<Note>) -> Option<Mix> {
+    let specs = source.tensors();
+    let matrix = specs.iter().position(|spec| spec.shape.len() > 1);
+    let (mix, why) = match matrix.map(|at| (source.stored_type(at), &specs[at].name)) {
         Some((TensorType::F32, name)) => (Mix::F32, format!("the type of {name}")),
         Some((TensorType::F16, name)) => (Mix::F16, format!("the type of {name}")),
         Some((TensorType::BF16, name)) => (Mix::BF16, format!("the type of {name}")),

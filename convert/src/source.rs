@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, path::Path};
 
-use llq_gguf::{Metadata, TensorSpec};
+use llq_gguf::{Metadata, TensorSpec, TensorType};
 
 use crate::error::Result;
 
@@ -25,6 +25,11 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Panics
     /// Where `rows` is not in the tensor or `out` has not their size: a fault of the caller.
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()>;
+
+    /// The type that the weights of `tensor` are published in, which [`Source::tensors`] may widen.
+    fn stored_type(&self, tensor: usize) -> TensorType {
+        self.tensors()[tensor].tensor_type
+    }
 
     /// Choices the reader made that a user should know of.
     fn notes(&self) -> &[Note];

@@ -3,12 +3,14 @@
 use std::{path::PathBuf, sync::OnceLock};
 
 use clap::ValueEnum;
-use llq_convert::{OpenOptions, Output as Types, PreName, Requantize, Request, is_legacy_ggml};
+use llq_convert::{
+    Error, LoraError, OpenOptions, Output as Types, PreName, Requantize, Request, is_legacy_ggml,
+};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     escape::Escaped,
     failure::Refusal,
     output::Output,
@@ -21,7 +23,9 @@ Examples:
   llq convert Llama-2-7b-hf -o llama-2-7b.gguf
   llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
   llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
-  llq convert ggml-model-q4_0.bin -o model.gguf";
+  llq convert ggml-model-q4_0.bin -o model.gguf
+  llq convert Llama-2-7b-hf --lora alpaca-lora -o alpaca-q4_k_m.gguf --type q4_k_m
+  llq convert alpaca-lora --base Llama-2-7b-hf -o alpaca-lora.gguf";
 
 /// Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 ///
@@ -29,6 +33,9 @@ Examples:
 /// with params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in
 /// a .bin or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose
 /// quantized tensors keep their types.
+///
+/// A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes
+/// a GGUF adapter, in F32 unless --outtype says otherwise.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
@@ -49,6 +56,13 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    lora: LoraArgs,
+
+    /// For an adapter: the folder of its model, of which only config.json is read
+    #[arg(long, value_name = "FOLDER", conflicts_with = "lora")]
+    base: Option<PathBuf>,
 
     /// Context length to write in place of the checkpoint's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -94,9 +108,25 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         context_length: args.ctx,
         withdrawn: withdrawn(&request),
         norm_epsilon: args.eps,
+        lora: args.lora.adapters(),
+        base: args.base.clone(),
         overrides: args.metadata.overrides()?,
     };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
+        .map_err(|error| with_hint(error, args))
+}
+
+/// Says what else to type where that is known.
+fn with_hint(error: anyhow::Error, args: &Args) -> anyhow::Error {
+    let (path, target) = (args.checkpoint.display(), args.target.output.display());
+    let hint = match error.downcast_ref() {
+        Some(Error::NoBase { .. }) => format!("llq convert {path} --base MODEL -o {target}"),
+        Some(Error::Lora { problem, .. }) if matches!(**problem, LoraError::MergeOnly { .. }) => {
+            format!("llq convert MODEL --lora {path} -o {target}")
+        }
+        _ => return error,
+    };
+    error.context(Refusal::new(format!("{path} cannot become a GGUF adapter")).hint(hint))
 }
 
 /// Compares the files with Meta's list of sums, where that is asked for.

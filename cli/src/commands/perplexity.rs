@@ -10,7 +10,10 @@ use llq_eval::{Against, Comparison, Llama, Report, evaluate};
 use llq_gguf::Model;
 use serde::Serialize;
 
-use super::corpus::{self, Evaluating};
+use super::{
+    corpus::{self, Evaluating},
+    produce,
+};
 use crate::{
     args::{EvalArgs, HELP, mode_name},
     failure::Refusal,
@@ -68,6 +71,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 
 pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
     let shown = path.display();
+    produce::refuse_adapter(path)?;
     if path.is_dir() {
         return Err(Refusal::new(format!("{shown} is a folder; a GGUF file is wanted"))
             .hint(format!("llq convert {shown} -o model.gguf"))
@@ -77,6 +81,9 @@ pub(super) fn open(path: &Path) -> anyhow::Result<Model> {
 }
 
 pub(super) fn load(model: &Model) -> anyhow::Result<Llama<'_>> {
+    if model.metadata().string("general.type").is_ok_and(|kind| kind == "adapter") {
+        return Err(produce::no_model(model.path()).into());
+    }
     Llama::load(model).with_context(|| format!("cannot evaluate {}", model.path().display()))
 }
 

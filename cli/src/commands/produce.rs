@@ -21,6 +21,20 @@ use crate::{
     target::{Place, Target},
 };
 
+/// What to do with an adapter where only a model will do.
+const MERGE_HINT: &str = "merge it into its model: llq convert MODEL --lora ADAPTER -o model.gguf";
+
+/// What is told of an adapter where a model is wanted.
+pub(super) fn no_model(path: &Path) -> Refusal {
+    Refusal::new(format!("{} is an adapter and no model", path.display())).hint(MERGE_HINT)
+}
+
+/// Refuses the folder of an adapter.
+pub(super) fn refuse_adapter(path: &Path) -> Result<(), Refusal> {
+    let has = |name: &str| path.join(name).exists();
+    if has("adapter_config.json") && !has("config.json") { Err(no_model(path)) } else { Ok(()) }
+}
+
 /// A file to make.
 pub(super) struct Job<'a> {
     pub(super) input: &'a Path,
@@ -89,6 +103,7 @@ pub(super) fn plan(
         let refusal = Refusal::new(format!("{path} cannot become {wanted}"));
         let refusal = match error {
             Error::AlreadyQuantized { .. } => refusal.hint(requantize_hint),
+            Error::QuantizedAdapter { .. } => refusal.hint(MERGE_HINT),
             _ => refusal,
         };
         anyhow::Error::new(error).context(refusal)

@@ -43,6 +43,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    produce::refuse_adapter(&args.model)?;
     if args.model.is_dir() {
         return Err(a_folder_is_no_model(args).into());
     }

@@ -12,6 +12,7 @@ mod end_to_end;
 mod golden;
 mod harness;
 mod inspect;
+mod lora;
 mod output_file;
 mod tables;
 mod usage;

@@ -53,6 +53,9 @@ fn help_has_examples_before_options() {
     or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose quantized
     tensors keep their types.
 
+    A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes a
+    GGUF adapter, in F32 unless --outtype says otherwise.
+
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
     Examples:
@@ -60,6 +63,8 @@ fn help_has_examples_before_options() {
       llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
       llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
       llq convert ggml-model-q4_0.bin -o model.gguf
+      llq convert Llama-2-7b-hf --lora alpaca-lora -o alpaca-q4_k_m.gguf --type q4_k_m
+      llq convert alpaca-lora --base Llama-2-7b-hf -o alpaca-lora.gguf
 
     Arguments:
       <CHECKPOINT>
@@ -86,6 +91,13 @@ fn help_has_examples_before_options() {
 
           --pure
               Give every matrix the base type, without the mix's exceptions
+
+          --lora <FOLDER[=SCALE]>
+              Merge this LoRA adapter (a folder that PEFT saved) into the checkpoint, its change
+              multiplied by SCALE [default: 1]; may be given again
+
+          --base <FOLDER>
+              For an adapter: the folder of its model, of which only config.json is read
 
           --ctx <N>
               Context length to write in place of the checkpoint's

@@ -6,7 +6,7 @@ use llq_gguf::{TensorSpec, TensorType};
 
 use super::{
     Architecture, Hyperparameters, Naming, RopeScaling,
-    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder, Shape},
+    tensors::{NOT_WEIGHTS, Presence, Row, RowOrder, Shape, numbered},
 };
 use crate::{Error, error::Result, weights::Weights};
 
@@ -82,11 +82,7 @@ impl<'a> Mapper<'a> {
     }
 
     fn map_row(&mut self, row: &Row, block: Option<u32>) -> Result<()> {
-        let stem = match self.naming {
-            Naming::HuggingFace => row.hugging_face,
-            Naming::Meta => row.meta,
-        };
-        let stem = numbered(stem, block);
+        let stem = numbered(row.stem(self.naming), block);
         if let Shape::MatrixPerExpert(..) = row.shape {
             return self.stack_experts(row, block, &stem);
         }
@@ -205,13 +201,6 @@ impl<'a> Mapper<'a> {
                 nearest: nearest(unexpected, self.expected.iter().map(String::as_str)),
             }),
         }
-    }
-}
-
-fn numbered(stem: &str, number: Option<u32>) -> String {
-    match number {
-        Some(number) => stem.replacen("{}", &number.to_string(), 1),
-        None => stem.to_owned(),
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) use llama::LLAMA;
 pub(crate) use mapping::{MappedTensor, Origin, nearest};
 pub(crate) use mixtral::MIXTRAL;
 pub(crate) use rope::Llama3Rope;
+pub(crate) use tensors::{Module, Presence, published_row};
 use tensors::{Row, Shape};
 
 /// Every architecture that is read.

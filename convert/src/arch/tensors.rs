@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Architecture, Hyperparameters};
+use super::{Architecture, Hyperparameters, Naming};
 use crate::{
     Error,
     error::Result,
@@ -77,6 +77,14 @@ pub(crate) const NOT_WEIGHTS: &[&str] =
     &["rope.freqs", "rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias"];
 
 impl Row {
+    /// The name in a checkpoint.
+    pub(super) fn stem(&self, naming: Naming) -> &'static str {
+        match naming {
+            Naming::HuggingFace => self.hugging_face,
+            Naming::Meta => self.meta,
+        }
+    }
+
     /// The shape as published, rows first, in a model with these hyperparameters.
     pub(crate) fn extents(&self, hyperparameters: &Hyperparameters) -> Vec<u64> {
         let h = hyperparameters;
@@ -145,6 +153,63 @@ impl Architecture {
         let whole = columns > 0 && embedding.is_multiple_of(columns);
         whole.then(|| embedding / columns)
     }
+}
+
+/// A module of Hugging Face's classes that holds a tensor of the architecture. Names lack `.weight`.
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    pub(crate) hugging_face: String,
+    /// The name in the checkpoint.
+    pub(crate) published: String,
+    pub(crate) gguf: String,
+    /// Of the weight, rows first.
+    pub(crate) extents: Vec<u64>,
+    /// Rows of a head, where Hugging Face orders rows otherwise than the authors and GGUF do.
+    pub(crate) head_rows: Option<u64>,
+    pub(crate) presence: Presence,
+    pub(crate) is_vocabulary: bool,
+}
+
+impl Architecture {
+    /// Every module of a model but for its experts, in output order; `naming` is that of its
+    /// checkpoint.
+    pub(crate) fn modules(
+        &self,
+        naming: Naming,
+        hyperparameters: &Hyperparameters,
+    ) -> impl Iterator<Item = Module> {
+        let global = self.global.iter().map(|row| (row, None));
+        let blocks = 0..hyperparameters.layers;
+        let in_blocks =
+            blocks.flat_map(|block| self.block_rows().map(move |row| (row, Some(block))));
+        let rows = global.chain(in_blocks);
+        let rows = rows.filter(|(row, _)| !matches!(row.shape, Shape::MatrixPerExpert(..)));
+        rows.map(move |(row, block)| Module {
+            hugging_face: numbered(row.hugging_face, block),
+            published: numbered(row.stem(naming), block),
+            gguf: numbered(row.gguf, block),
+            extents: row.extents(hyperparameters),
+            head_rows: (row.order == RowOrder::EvenThenOdd)
+                .then_some(hyperparameters.head_dim.into()),
+            presence: row.presence,
+            is_vocabulary: matches!(row.shape, Shape::Matrix(Extent::Vocabulary, _)),
+        })
+    }
+}
+
+/// A name of the table with the block's number.
+pub(super) fn numbered(stem: &str, block: Option<u32>) -> String {
+    match block {
+        Some(block) => stem.replacen("{}", &block.to_string(), 1),
+        None => stem.to_owned(),
+    }
+}
+
+/// The row of Hugging Face's that is row `row` of the authors' and GGUF's, where each head of `head`
+/// rows is [`RowOrder::EvenThenOdd`].
+pub(crate) fn published_row(row: u64, head: u64) -> u64 {
+    let inside = row % head;
+    row - inside + inside % 2 * (head / 2) + inside / 2
 }
 
 fn is_meta_name(row: &Row, name: &str) -> bool {

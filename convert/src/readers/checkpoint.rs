@@ -5,11 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llq_gguf::{Metadata, TensorSpec};
+use llq_gguf::{Metadata, TensorSpec, TensorType};
 
 use crate::{
     Note, Source,
-    arch::{MappedTensor, Origin},
+    arch::{MappedTensor, Origin, published_row},
     error::Result,
     source::row_bytes,
     weights::Weights,
@@ -100,13 +100,6 @@ impl Checkpoint {
     }
 }
 
-/// The published row that becomes row `row`, where each head of `head` rows has first the even
-/// rows and then the odd ones.
-fn published_row(row: u64, head: u64) -> u64 {
-    let inside = row % head;
-    row - inside + inside % 2 * (head / 2) + inside / 2
-}
-
 /// The even (`parity` 0) or odd (1) ones of `rows`, head by head: the first of them, and the
 /// published rows that become it and every second one after it.
 fn runs(rows: Range<u64>, head: u64, parity: u64) -> impl Iterator<Item = (u64, Range<u64>)> {
@@ -156,6 +149,16 @@ impl Source for Checkpoint {
                 out.copy_from_slice(&bytes[start..start + out.len()]);
                 Ok(())
             }
+        }
+    }
+
+    fn stored_type(&self, tensor: usize) -> TensorType {
+        let MappedTensor { spec, origin } = &self.mapped[tensor];
+        match *origin {
+            Origin::Published(published) | Origin::Reordered { published, .. } => {
+                self.weights.stored_type(published).unwrap_or(spec.tensor_type)
+            }
+            Origin::Stacked(_) | Origin::Generated(_) => spec.tensor_type,
         }
     }
 

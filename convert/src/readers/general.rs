@@ -80,6 +80,14 @@ pub(super) fn authorship(
     known
 }
 
+/// The name by which an adapter may know the model in `folder`: the last part of what its
+/// configuration says, or the folder's.
+pub(super) fn base_name(folder: &Path, name_or_path: Option<&str>) -> String {
+    let last = name_or_path.and_then(|path| path.trim_end_matches('/').rsplit('/').next());
+    let named = last.filter(|name| !name.is_empty() && !name.starts_with('.'));
+    named.map_or_else(|| name_of_form(folder), str::to_owned)
+}
+
 /// What is known of a model that has nothing but a name.
 pub(super) fn named(name: &str, mapped: &[MappedTensor]) -> Authorship {
     let mut known = Authorship::default();

@@ -13,6 +13,7 @@ use crate::{
     },
     error::Result,
     json::JsonFile,
+    lora::{self, Base},
     tokenizer,
     weights::{
         Weights,
@@ -35,14 +36,17 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let weights = WeightFolder::open(folder, WEIGHTS, &mut notes)?;
     let weights = with_plain_names(Box::new(weights), folder, &mut notes)?;
     quantization.check_tensors(folder, &*weights, &mut notes)?;
-    let mut mapped =
-        architecture.map_tensors(folder, &*weights, Naming::HuggingFace, &hyperparameters)?;
+    let named = config.get("_name_or_path").and_then(|name| name.as_str());
+    let (name, naming) = (general::base_name(folder, named), Naming::HuggingFace);
+    let base =
+        Base { folder, name: &name, architecture, naming, hyperparameters: &hyperparameters };
+    let weights = lora::merge(weights, &options.lora, &base, &mut notes)?;
+    let mut mapped = architecture.map_tensors(folder, &*weights, naming, &hyperparameters)?;
     check_biases(&config, folder, &mapped)?;
     settle_tied(&config, &*weights, &mut mapped, &mut notes)?;
     let size = hyperparameters.vocabulary as usize;
     let vocabulary = tokenizer::open_hugging_face(folder, &config, size, options.pre, &mut notes)?;
 
-    let named = config.get("_name_or_path").and_then(|name| name.as_str());
     let authorship = general::authorship(folder, named, &mapped, &mut notes);
     let sampling = general::sampling(folder)?;
     let metadata = general::metadata(
@@ -54,6 +58,23 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         &mapped,
     );
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
+}
+
+/// What `config.json` says of a model, as far as an adapter to it needs that.
+pub(super) struct Configuration {
+    pub(super) architecture: &'static Architecture,
+    pub(super) hyperparameters: Hyperparameters,
+    /// Whether the token embedding serves as output projection.
+    pub(super) is_tied: bool,
+}
+
+pub(super) fn configuration(folder: &Path) -> Result<Configuration> {
+    let config = JsonFile::open(&folder.join("config.json"))?;
+    let architecture = architecture(&config)?;
+    // Its notes tell of the model, which is not what is converted.
+    let hyperparameters = hyperparameters(&config, architecture, &mut Vec::new())?;
+    let is_tied = config.optional_bool("tie_word_embeddings")? == Some(true);
+    Ok(Configuration { architecture, hyperparameters, is_tied })
 }
 
 /// By the class that loads it with Hugging Face; early files have only a model type.

@@ -14,6 +14,7 @@ use crate::{
     arch::{Hyperparameters, LLAMA, Naming, RopeScaling},
     error::Result,
     json::JsonFile,
+    lora::{self, Base},
     tokenizer::{self, Llama3, SpecialNames, Tuning},
     weights::{
         Weights,
@@ -37,6 +38,14 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let (weights, heads) = without_twins(weights, heads, folder, &mut notes)?;
     let guess = (&*name, options.context_length);
     let hyperparameters = hyperparameters(&params, heads, &*weights, folder, guess, &mut notes)?;
+    let base = Base {
+        folder,
+        name: &name,
+        architecture: &LLAMA,
+        naming: Naming::Meta,
+        hyperparameters: &hyperparameters,
+    };
+    let weights = lora::merge(weights, &options.lora, &base, &mut notes)?;
     let mut mapped = LLAMA.map_tensors(folder, &*weights, Naming::Meta, &hyperparameters)?;
 
     notes.extend(rope_note(&hyperparameters));

@@ -14,11 +14,9 @@ use crate::{
     arch::{Experts, Hyperparameters, LLAMA, MIXTRAL, MappedTensor, Naming, RopeScaling},
     error::Result,
     json::JsonFile,
+    lora::{self, Base},
     tokenizer::{self, Llama3, SpecialNames, Tuning, Vocabulary},
-    weights::{
-        Weights,
-        folder::{Form, WeightFolder},
-    },
+    weights::folder::{Form, WeightFolder},
 };
 
 /// Whether `folder` has a model in this form.
@@ -34,7 +32,11 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let architecture = if hyperparameters.experts.is_some() { &MIXTRAL } else { &LLAMA };
     let weights = WeightFolder::open(folder, &[Form::CONSOLIDATED], &mut notes)?;
     refuse_quantized_tensors(folder, &weights)?;
-    let mapped = architecture.map_tensors(folder, &weights, Naming::Meta, &hyperparameters)?;
+    let (name, naming) = (general::base_name(folder, None), Naming::Meta);
+    let base =
+        Base { folder, name: &name, architecture, naming, hyperparameters: &hyperparameters };
+    let weights = lora::merge(Box::new(weights), &options.lora, &base, &mut notes)?;
+    let mapped = architecture.map_tensors(folder, &*weights, naming, &hyperparameters)?;
     check_tied(&params, &mapped)?;
 
     let size = hyperparameters.vocabulary as usize;
@@ -49,7 +51,6 @@ pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         &vocabulary,
         &mapped,
     );
-    let weights: Box<dyn Weights> = Box::new(weights);
     Ok(Checkpoint::new(folder, metadata, weights, mapped, notes))
 }
 

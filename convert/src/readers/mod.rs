@@ -1,5 +1,6 @@
 //! Sources: one file per published form of a model.
 
+mod adapter;
 mod checkpoint;
 pub(crate) mod general;
 mod generation;
@@ -12,11 +13,12 @@ mod overridden;
 mod quantized;
 mod tied_output;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     Error, Note, Overrides, PreName, Source,
     error::Result,
+    lora::LoraAdapter,
     weights::{
         InputFile,
         ggml::{Withdrawn, is_ggml},
@@ -27,7 +29,7 @@ use crate::{
 /// Opens a checkpoint: a folder with `config.json` and safetensors or `pytorch_model.bin` (Hugging
 /// Face), a folder with `params.json` and `consolidated.NN.pth` (Meta) or `consolidated.safetensors`
 /// (Mistral), a GGUF file (of a split one, any), a llamafile or a GGML file of 2023 (of one in parts,
-/// the first).
+/// the first). Also the folder of a LoRA adapter, with `adapter_config.json`.
 pub fn open(path: &Path) -> Result<Box<dyn Source>> {
     open_with(path, &OpenOptions::default())
 }
@@ -52,11 +54,21 @@ pub struct OpenOptions {
     pub withdrawn: Withdrawn,
     /// The epsilon of the RMS norms, which legacy GGML files do not say. For those only.
     pub norm_epsilon: Option<f32>,
+    /// Adapters to merge, in this order. For checkpoints' folders only.
+    pub lora: Vec<LoraAdapter>,
+    /// The folder of the model that an adapter belongs to, of which `config.json` is read. For
+    /// adapters only.
+    pub base: Option<PathBuf>,
     /// Metadata in place of what the files say.
     pub overrides: Overrides,
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    if adapter::is_adapter(folder) {
+        refuse_adapters(folder, options, "an adapter itself")?;
+        return Ok(Box::new(adapter::open(folder, options)?));
+    }
+    refuse_base(folder, options, "no adapter")?;
     let has_config = folder.join("config.json").exists();
     let is_mistral = mistral::is_in(folder);
     // Mistral publishes its own form beside that of Hugging Face, or with only its config.
@@ -87,7 +99,27 @@ pub fn is_legacy_ggml(path: &Path) -> bool {
     InputFile::open(path).and_then(|file| file.start(4)).is_ok_and(|start| is_ggml(&start))
 }
 
+fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("adapters to merge", "the folder of a checkpoint");
+    let path = path.to_path_buf();
+    match options.lora.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Inapplicable { path, found, option, wanted }),
+    }
+}
+
+fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("a base", "the folder of an adapter");
+    let path = path.to_path_buf();
+    match options.base {
+        None => Ok(()),
+        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
+    }
+}
+
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    refuse_adapters(path, options, "a file")?;
+    refuse_base(path, options, "a file")?;
     let start = InputFile::open(path)?.start(64)?;
     if is_ggml(&start) {
         return Ok(Box::new(ggml::open(path, options)?));

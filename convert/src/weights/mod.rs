@@ -26,6 +26,14 @@ pub(crate) trait Weights: fmt::Debug + Send + Sync {
 
     /// Reads `rows` of tensor `tensor` into `out`, little endian.
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()>;
+
+    /// The float type in which the file holds `tensor`, where [`Weights::tensors`] may widen it.
+    fn stored_type(&self, tensor: usize) -> Option<TensorType> {
+        match self.tensors()[tensor].dtype {
+            Dtype::Float(tensor_type) => Some(tensor_type),
+            Dtype::Other(_) => None,
+        }
+    }
 }
 
 /// Name, shape and number type of a tensor as published. The product of its extents, times the

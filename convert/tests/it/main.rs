@@ -11,6 +11,8 @@ mod fp8;
 mod general;
 mod ggml;
 mod golden;
+mod lora;
+mod lora_gguf;
 mod meta_forms;
 mod mixtral;
 mod model_parallel;

@@ -150,8 +150,10 @@ fn is_quantized(tensor: &TensorSpec) -> bool {
         "time_mix_",
         "token_types",
     ];
+    // The last two are the factors of a LoRA adapter.
+    const ENDS: &[&str] = &["weight", ".lora_a", ".lora_b"];
     tensor.shape.len() >= 2
-        && tensor.name.ends_with("weight")
+        && ENDS.iter().any(|end| tensor.name.ends_with(end))
         && !NEVER.iter().any(|part| tensor.name.contains(part))
         && is_float(tensor.tensor_type)
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use llq_convert::{Output as Types, Plan, Request, Source};
+use llq_convert::{OpenOptions, Output as Types, Plan, Request, Source};
 use llq_eval::{Against, Corpus, Options, Recorded, evaluate, record};
 use llq_gguf::Model;
 use llq_quant::mix::{Guidance, Mix, Recipe};
@@ -23,7 +23,7 @@ use super::{
     perplexity, produce,
 };
 use crate::{
-    args::{EvalArgs, HELP, PurityArgs, parse_mix, types_help},
+    args::{EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
     output::{Form, Output},
 };
 
@@ -53,6 +53,9 @@ pub(crate) struct Args {
     purity: PurityArgs,
 
     #[command(flatten)]
+    lora: LoraArgs,
+
+    #[command(flatten)]
     eval: EvalArgs,
 
     /// Keep the GGUF files in this folder; otherwise they lie in the folder for temporary files
@@ -62,9 +65,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    produce::refuse_adapter(&args.model)?;
     let mut text = corpus::open(&args.eval, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
-    let source = llq_convert::open(&args.model)?;
+    let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
+    let source = llq_convert::open_with(&args.model, &open)?;
     let plans = plans(args, &*source)?;
     folder.check(plans.iter().map(|(mix, _)| *mix))?;
 

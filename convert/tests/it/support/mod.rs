@@ -1,6 +1,7 @@
 //! A LLaMA of a few kilobytes, written in either published form, and ways to convert it.
 
 pub(crate) mod ggml;
+pub(crate) mod lora;
 pub(crate) mod meta;
 pub(crate) mod pickle;
 pub(crate) mod tiny;
