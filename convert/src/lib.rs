@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod arch;
+mod demands;
 mod error;
 mod json;
 mod plan;
@@ -18,14 +19,15 @@ mod tokenizer;
 mod weights;
 mod write;
 
+pub use demands::UnmetDemand;
 pub use error::Error;
-pub use llq_gguf::Overwrite;
-pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
+pub use llq_gguf::{Endian, Overwrite, Split};
+pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
-pub use source::{Note, Source};
+pub use source::{Note, Source, SourceKind};
 pub use tokenizer::TokenizerError;
 pub use weights::{
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},
 };
-pub use write::{NonFinite, Progress, Report, Silent, write};
+pub use write::{NonFinite, Overflow, Progress, Report, Silent, write};
