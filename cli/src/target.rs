@@ -55,12 +55,13 @@ impl Target {
         &self.path
     }
 
-    pub(crate) fn overwrite(&self) -> Overwrite {
-        self.overwrite
+    /// What a write needs to know.
+    pub(crate) fn to_write(&self) -> (&Path, Overwrite) {
+        (&self.path, self.overwrite)
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -87,7 +87,6 @@ pub struct TensorPlan {
 pub struct Plan {
     recipe: Option<Recipe>,
     request: Request,
-    metadata: Metadata,
     layout: ModelLayout,
     tensors: Vec<TensorPlan>,
     source_bytes: u64,
@@ -120,8 +119,7 @@ impl Plan {
         for tensor in &tensors {
             tensor.check(request)?;
         }
-        let mix = recipe.map(|recipe| recipe.mix);
-        let metadata = output_metadata(source.metadata(), mix, request.context_length);
+        let metadata = output_metadata(source.metadata(), recipe, request.context_length);
         let layout = lay_out(&metadata, &tensors, request)?;
         let unmet = demands::unmet(&metadata, demands::tensors(layout.tensors()));
         if let (SourceKind::Published, Some(demand)) = (source.kind(), unmet.first()) {
@@ -134,16 +132,21 @@ impl Plan {
         let source_bytes = specs.iter().map(|spec| row_bytes(spec).saturating_mul(rows(spec)));
         let source_bytes = source_bytes.fold(0, u64::saturating_add);
         let request = *request;
-        Ok(Plan { recipe, request, metadata, layout, tensors, source_bytes, unmet, notes })
+        Ok(Plan { recipe, request, layout, tensors, source_bytes, unmet, notes })
     }
 
     /// This plan with another type of the same size for some tensors.
-    pub(crate) fn retyped(&self, tensors: &[usize], to: TensorType) -> Result<Plan> {
+    pub(crate) fn retyped(
+        &self,
+        source: &dyn Source,
+        tensors: &[usize],
+        to: TensorType,
+    ) -> Result<Plan> {
         let mut plan = self.clone();
         for &tensor in tensors {
             plan.tensors[tensor].to = to;
         }
-        plan.layout = lay_out(&plan.metadata, &plan.tensors, &plan.request)?;
+        plan.layout = lay_out(&self.metadata(source), &plan.tensors, &plan.request)?;
         Ok(plan)
     }
 
@@ -158,9 +161,9 @@ impl Plan {
         &self.request
     }
 
-    /// The metadata that will be written.
-    pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+    /// The metadata that will be written, where `source` is what was planned for.
+    pub fn metadata(&self, source: &dyn Source) -> Metadata {
+        output_metadata(source.metadata(), self.recipe, self.request.context_length)
     }
 
     /// The files that will be written.
@@ -297,12 +300,16 @@ fn say_narrowed(tensors: &[TensorPlan], notes: &mut Vec<Note>) {
 }
 
 /// The source's metadata with what the plan decides in place of the source's, so that a model
-/// converted directly has the same bytes as one converted and then quantized. Without a mix the
+/// converted directly has the same bytes as one converted and then quantized. Without a recipe the
 /// types stay as the source says they are.
-fn output_metadata(source: &Metadata, mix: Option<Mix>, context_length: Option<u32>) -> Metadata {
+fn output_metadata(
+    source: &Metadata,
+    recipe: Option<Recipe>,
+    context_length: Option<u32>,
+) -> Metadata {
     let architecture = source.string("general.architecture").unwrap_or_default();
     let mut decided = Vec::new();
-    if let Some(mix) = mix {
+    if let Some(Recipe { mix, .. }) = recipe {
         decided.push(("general.file_type".to_owned(), Value::U32(mix.file_type())));
         decided.push(("general.quantization_version".to_owned(), Value::U32(2)));
     }

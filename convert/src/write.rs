@@ -162,7 +162,7 @@ impl Pipeline<'_> {
         if kept.is_empty() {
             return Ok(());
         }
-        let plan = self.plan.retyped(&kept, TensorType::BF16)?;
+        let plan = self.plan.retyped(self.source, &kept, TensorType::BF16)?;
         self.writer.replace_layout(plan.layout().clone())?;
         let Pipeline { source, ref writer, progress, .. } = *self;
         run_jobs(

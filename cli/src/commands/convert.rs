@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{ValueEnum, builder::NonEmptyStringValueParser};
-use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
+use llq_convert::{OpenOptions, Output as Types, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job};
 use crate::{
-    args::{HELP, PurityArgs, TargetArgs, parse_mix, types_help},
-    failure::Refusal,
+    args::{FormArgs, HELP, PurityArgs, TargetArgs, parse_mix, types_help},
     output::Output,
 };
 
@@ -17,17 +16,19 @@ const EXAMPLES: &str = "\
 Examples:
   llq convert Llama-2-7b-hf -o llama-2-7b.gguf
   llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
-  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096";
+  llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+  llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G";
 
 /// Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 ///
 /// CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-/// consolidated.NN.pth (Meta). Nothing in a .pth file is executed.
+/// consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are
+/// asked for. Nothing in a .pth file is executed.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
 pub(crate) struct Args {
-    /// The folder of the checkpoint
+    /// The folder of the checkpoint, or a GGUF file
     checkpoint: PathBuf,
 
     #[command(flatten)]
@@ -43,6 +44,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    form: FormArgs,
 
     /// Context length to write in place of the checkpoint's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -62,11 +66,7 @@ enum OutType {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    if args.checkpoint.is_file() {
-        return Err(a_file_is_no_checkpoint(args).into());
-    }
-    let request =
-        Request { output: types(args), requantize: Requantize::Refuse, context_length: args.ctx };
+    let request = Request { context_length: args.ctx, ..args.form.request(types(args)) };
     let open = OpenOptions { pre: args.pre.clone() };
     produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
 }
@@ -81,14 +81,4 @@ fn types(args: &Args) -> Types {
     mix.map_or(Types::Auto, |mix| {
         Types::Recipe(Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided })
     })
-}
-
-fn a_file_is_no_checkpoint(args: &Args) -> Refusal {
-    let path = args.checkpoint.display();
-    let refusal = Refusal::new(format!("{path} is a file; a checkpoint is a folder"));
-    if args.checkpoint.extension().is_some_and(|extension| extension == "gguf") {
-        refusal.hint("a GGUF file is quantized by llq quantize")
-    } else {
-        refusal.hint("give the folder that holds it with its configuration and tokenizer")
-    }
 }

@@ -4,8 +4,10 @@
 
 mod byte_level;
 mod checkpoints;
+mod demands;
 mod golden;
 mod model_parallel;
+mod output;
 mod pipeline;
 mod safetensors;
 mod support;
