@@ -49,7 +49,8 @@ fn help_has_examples_before_options() {
     Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 
     CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-    consolidated.NN.pth (Meta). Nothing in a .pth file is executed.
+    consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are
+    asked for. Nothing in a .pth file is executed.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
@@ -57,10 +58,11 @@ fn help_has_examples_before_options() {
       llq convert Llama-2-7b-hf -o llama-2-7b.gguf
       llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
       llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+      llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G
 
     Arguments:
       <CHECKPOINT>
-              The folder of the checkpoint
+              The folder of the checkpoint, or a GGUF file
 
     Options:
       -o, --output <GGUF>
@@ -83,6 +85,28 @@ fn help_has_examples_before_options() {
 
           --pure
               Give every matrix the base type, without the mix's exceptions
+
+          --on-overflow <POLICY>
+              What to do with weights that are too large for their new type; keep-bf16 makes BF16 of a
+              tensor that does not fit F16
+              
+              [default: error]
+              [possible values: error, clamp, keep-bf16]
+
+          --endian <ORDER>
+              Byte order of the output
+              
+              [default: little]
+              [possible values: little, big]
+
+          --split-max-size <SIZE>
+              Split the output into files of at most this size, such as 2G or 500M, powers of 1000
+
+          --split-max-tensors <N>
+              Split the output into files of at most this many tensors
+
+          --allow-requantize
+              Decode and encode again what is quantized already, though each encoding loses something
 
           --ctx <N>
               Context length to write in place of the checkpoint's
