@@ -193,7 +193,7 @@ fn quantizing_twice_is_asked_for() {
     let model = tiny_gguf().to_str().unwrap();
     place.run(&format!("quantize {model} -o q8_0.gguf --type q8_0")).ok();
     let again = "quantize q8_0.gguf -o out.gguf --type q4_k";
-    refuses(&place, again, &["q8_0.gguf", "Q8_0", "hint: llq quantize --allow-requantize"]);
+    refuses(&place, again, &["q8_0.gguf", "Q8_0", "hint: --allow-requantize"]);
     let sweep = format!("sweep q8_0.gguf --corpus {} --types q4_0", corpus().display());
     refuses(&place, &sweep, &["q8_0.gguf", "hint: start from the checkpoint"]);
     place.run(&format!("{again} --allow-requantize")).ok();

@@ -49,8 +49,8 @@ fn help_has_examples_before_options() {
     Convert a checkpoint to GGUF, quantized in the same pass where a type is given.
 
     CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-    consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are
-    asked for. Nothing in a .pth file is executed.
+    consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are asked
+    for. Nothing in a .pth file is executed.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
