@@ -7,8 +7,8 @@ use std::{
 };
 
 use llq_convert::{
-    Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Request,
-    Source, Split,
+    Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
+    Request, Source, Split,
 };
 use llq_gguf::TensorType;
 use serde::Serialize;
@@ -56,9 +56,11 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         return output.result(&DryRun::of(&*source, &plan, &paths));
     }
 
-    write(&*source, &plan, (&job.target.output, job.target.overwrite()), "writing", output)?;
+    let target = (job.target.output.as_path(), job.target.overwrite());
+    let report = write(&*source, &plan, target, "writing", output)?;
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);
+    made.types = types(&plan, &report.overflows);
     made.seconds = Some(elapsed.as_secs_f64());
     output.done(&format_args!(
         "{}: {}, {:.2} bits per weight, {}, {}",
@@ -103,7 +105,7 @@ pub(super) fn write(
     (target, overwrite): (&Path, Overwrite),
     label: &str,
     output: &Output,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Report> {
     let writing = Writing::start();
     let shown = output.progress(label, plan.source_bytes(), Unit::Bytes);
     let progress = Encoding { shown, writing: &writing };
@@ -120,7 +122,7 @@ pub(super) fn write(
     drop(progress);
     say_non_finite(&report.non_finite, output);
     say_overflows(&report.overflows, plan.request().on_overflow, output);
-    Ok(())
+    Ok(report)
 }
 
 /// What can be done about weights that are too large.
@@ -230,10 +232,19 @@ pub(super) struct MadeFile {
     pub(super) bytes: u64,
 }
 
+/// How much of the model has which type, where these tensors did not fit theirs.
+fn types(plan: &Plan, overflows: &[Overflow]) -> Vec<TypeShare> {
+    let keep = plan.request().on_overflow == OnOverflow::KeepBf16;
+    let kept = |name: &str| keep && overflows.iter().any(|overflow| overflow.tensor == name);
+    type_shares(plan.layout().tensors().map(|tensor| match kept(&tensor.name) {
+        true => (TensorType::BF16, tensor.weights(), tensor.bytes),
+        false => (tensor.tensor_type, tensor.weights(), tensor.bytes),
+    }))
+}
+
 impl Made {
     pub(super) fn planned(plan: &Plan, paths: &[PathBuf]) -> Made {
-        let tensors = plan.layout().tensors();
-        let types = type_shares(tensors.map(|t| (t.tensor_type, t.weights(), t.bytes)));
+        let types = types(plan, &[]);
         let sizes = plan.layout().parts().iter().map(|part| part.file_bytes());
         let files = paths.iter().zip(sizes);
         Made {

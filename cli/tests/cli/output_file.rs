@@ -181,8 +181,11 @@ fn weights_too_large_for_f16_come_with_a_hint() {
         "--on-overflow keep-bf16",
     ]);
     assert_eq!(place.files(), ["in.gguf"]);
-    let kept = place.run("convert in.gguf -o out.gguf --outtype f16 --on-overflow keep-bf16").ok();
+    let keep = "convert in.gguf -o out.gguf --outtype f16 --on-overflow keep-bf16 --json";
+    let kept = place.run(keep).ok();
     assert!(kept.stderr.contains("do not fit F16: the tensor is BF16"), "{kept}");
+    let types: Vec<_> = (0..2).map(|index| kept.json()["types"][index]["type"].clone()).collect();
+    assert_eq!(types, ["F16", "BF16"]);
     let inspected = place.run("inspect out.gguf --json").ok().stdout;
     assert!(inspected.contains("\"BF16\"") && inspected.contains("\"F16\""), "{inspected}");
 }
