@@ -7,7 +7,7 @@ use clap::{
     Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum,
     builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser},
 };
-use llq_convert::{LoraAdapter, Overrides};
+use llq_convert::{Endian, LoraAdapter, OnOverflow, Overrides, Requantize, Request, Split};
 use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
 use llq_quant::mix::{ALIASES, Mix, Purity};
@@ -211,6 +211,90 @@ fn parse_lora(text: OsString) -> LoraAdapter {
     split.unwrap_or_else(|| LoraAdapter { folder: text.into(), scale: 1.0 })
 }
 
+/// What the written files are like, whatever their types.
+#[derive(Args)]
+pub(crate) struct FormArgs {
+    /// What to do with weights that are too large for their new type; keep-bf16 makes BF16 of a
+    /// tensor that does not fit F16
+    #[arg(long, value_name = "POLICY", default_value = "error")]
+    on_overflow: OnOverflowArg,
+
+    /// Byte order of the output
+    #[arg(long, value_name = "ORDER", default_value = "little")]
+    endian: EndianArg,
+
+    /// Split the output into files of at most this size, such as 2G or 500M, powers of 1000
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    split_max_size: Option<u64>,
+
+    /// Split the output into files of at most this many tensors
+    #[arg(long, value_name = "N", conflicts_with = "split_max_size")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    split_max_tensors: Option<u32>,
+
+    /// Decode and encode again what is quantized already, though each encoding loses something
+    #[arg(long)]
+    allow_requantize: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnOverflowArg {
+    Error,
+    Clamp,
+    KeepBf16,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EndianArg {
+    Little,
+    Big,
+}
+
+impl FormArgs {
+    /// A request for these types in this form.
+    pub(crate) fn request(&self, output: llq_convert::Output) -> Request {
+        Request {
+            output,
+            requantize: match self.allow_requantize {
+                true => Requantize::Allow,
+                false => Requantize::Refuse,
+            },
+            on_overflow: match self.on_overflow {
+                OnOverflowArg::Error => OnOverflow::Error,
+                OnOverflowArg::Clamp => OnOverflow::Clamp,
+                OnOverflowArg::KeepBf16 => OnOverflow::KeepBf16,
+            },
+            endian: match self.endian {
+                EndianArg::Little => Endian::Little,
+                EndianArg::Big => Endian::Big,
+            },
+            split: match (self.split_max_size, self.split_max_tensors) {
+                (Some(bytes), _) => Split::Bytes(bytes),
+                (None, Some(tensors)) => Split::Tensors(tensors.into()),
+                (None, None) => Split::Never,
+            },
+            ..Request::default()
+        }
+    }
+}
+
+/// A size in bytes: digits, and K, M or G for powers of 1000.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    };
+    let factor = match unit.to_ascii_uppercase().as_str() {
+        "" => 1,
+        "K" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        _ => return Err("a number with K, M, G or nothing behind it".to_owned()),
+    };
+    let size = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    size.filter(|&size| size > 0).ok_or_else(|| "a size from 1 to 18446744073 G".to_owned())
+}
+
 /// Whether the rules of a mix apply.
 #[derive(Args)]
 pub(crate) struct PurityArgs {
@@ -304,6 +388,16 @@ pub(crate) fn types_help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units_of_1000() {
+        assert_eq!(parse_size("2G"), Ok(2_000_000_000));
+        assert_eq!(parse_size("500m"), Ok(500_000_000));
+        assert_eq!(parse_size("17"), Ok(17));
+        for bad in ["", "G", "0", "1.5G", "-1", "2T", "99999999999G"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

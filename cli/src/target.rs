@@ -95,8 +95,9 @@ impl Target {
         &self.path
     }
 
-    pub(crate) fn overwrite(&self) -> Overwrite {
-        self.overwrite
+    /// What a write needs to know.
+    pub(crate) fn to_write(&self) -> (&Path, Overwrite) {
+        (&self.path, self.overwrite)
     }
 }
 
@@ -105,7 +106,7 @@ fn no_folder(path: &Path, folder: &Path) -> Refusal {
     Refusal::new(format!("{shown}: there is no folder {folder}")).hint(format!("mkdir -p {folder}"))
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

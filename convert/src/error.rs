@@ -6,6 +6,7 @@ use llq_gguf::TensorType;
 use llq_quant::RowError;
 
 use crate::{
+    Overflow, UnmetDemand,
     lora::LoraError,
     tokenizer::TokenizerError,
     weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
@@ -284,22 +285,19 @@ pub enum Error {
         /// NaN or an infinity.
         value: f32,
     },
-    /// A weight is too large for the output's type.
-    #[error(
-        "tensor {tensor:?}, row {row}, column {column}: {value} does not fit {to}{}",
-        roomier(*to)
-    )]
+    /// Weights are too large for the output's types.
+    #[error("weights are too large: {}", listed(tensors))]
     Overflow {
-        /// The tensor, by its GGUF name.
-        tensor: String,
-        /// The row.
-        row: u64,
-        /// The column.
-        column: u64,
-        /// The weight.
-        value: f32,
-        /// The output's type.
-        to: TensorType,
+        /// All tensors that hold such weights, in output order.
+        tensors: Vec<Overflow>,
+    },
+    /// A loader would refuse the output.
+    #[error("{path}: loaders would refuse the model: {demand}", path = path.display())]
+    Demand {
+        /// The source where planning has found it, the output where writing has.
+        path: PathBuf,
+        /// What is not met.
+        demand: UnmetDemand,
     },
     /// Bytes of a tensor are not what its type allows.
     #[error("tensor {tensor:?}, rows from {row}: {source}")]
@@ -338,11 +336,12 @@ fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()
 }
 
-fn roomier(to: TensorType) -> &'static str {
-    match to {
-        TensorType::F16 => ", whose largest value is 65504; BF16 and F32 have room for it",
-        _ => "; F32 has room for it",
-    }
+fn listed(tensors: &[Overflow]) -> String {
+    const SHOWN: usize = 8;
+    let mut list: Vec<String> = tensors.iter().take(SHOWN).map(Overflow::to_string).collect();
+    let more = tensors.len().saturating_sub(SHOWN);
+    list.extend((more > 0).then(|| format!("and {more} more tensors")));
+    list.join("; ")
 }
 
 impl Error {

@@ -10,6 +10,7 @@
 
 mod arch;
 mod checklist;
+mod demands;
 mod error;
 mod json;
 mod lora;
@@ -23,18 +24,19 @@ mod weights;
 mod write;
 
 pub use checklist::{has_checksums, verify_checksums};
+pub use demands::UnmetDemand;
 pub use error::Error;
-pub use llq_gguf::Overwrite;
+pub use llq_gguf::{Endian, Overwrite, Split};
 pub use lora::{LoraAdapter, LoraError};
 pub use naming::file_name;
 pub use overrides::Overrides;
-pub use plan::{Output, Plan, Requantize, Request, TensorPlan};
-pub use readers::{OpenOptions, is_legacy_ggml, open, open_with};
-pub use source::{Note, Source};
+pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
+pub use readers::{OpenOptions, open, open_with};
+pub use source::{Note, Source, SourceKind};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
 pub use weights::{
     ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},
 };
-pub use write::{NonFinite, Progress, Report, Silent, write};
+pub use write::{NonFinite, Overflow, Progress, Report, Silent, write};

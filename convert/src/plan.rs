@@ -1,13 +1,16 @@
 //! What will be written: decided in full before the first byte.
 
-use llq_gguf::{Layout, Metadata, TensorSpec, TensorType, Value};
+use std::collections::BTreeMap;
+
+use llq_gguf::{Endian, Metadata, ModelLayout, Split, TensorSpec, TensorType, Value};
 use llq_quant::{
     format,
     mix::{Assignment, Fallback, Mix, ModelShape, Recipe, assign},
 };
 
 use crate::{
-    Error, Note, Source,
+    Error, Note, Source, SourceKind,
+    demands::{self, UnmetDemand},
     error::Result,
     source::{columns, row_bytes, rows},
 };
@@ -15,8 +18,8 @@ use crate::{
 /// The types of the output's tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
-    /// The plain type (F32, F16 or BF16) that the source's first matrix has; where that one is
-    /// quantized, every tensor's own.
+    /// Of a published checkpoint the plain type (F32, F16 or BF16) that its first matrix has, or
+    /// every tensor's own where that one is quantized; of GGUF every tensor's own.
     #[default]
     Auto,
     /// A mix; `Mix::F16` and the like are mixes too.
@@ -33,6 +36,19 @@ pub enum Requantize {
     Allow,
 }
 
+/// What becomes of weights that are too large for the output's type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// They are an error that names all of them, which takes reading their tensors once more.
+    #[default]
+    Error,
+    /// They become the largest value that the type has.
+    Clamp,
+    /// A tensor that does not fit F16 becomes BF16 instead, which takes reading it once more; in
+    /// other types they are an error.
+    KeepBf16,
+}
+
 /// What a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -42,6 +58,12 @@ pub struct Request {
     pub requantize: Requantize,
     /// The context length to write in place of the source's.
     pub context_length: Option<u32>,
+    /// What to do with weights that are too large for their new type.
+    pub on_overflow: OnOverflow,
+    /// Byte order of the output.
+    pub endian: Endian,
+    /// Where to cut the output into several files.
+    pub split: Split,
 }
 
 /// One tensor of a [`Plan`].
@@ -64,9 +86,11 @@ pub struct TensorPlan {
 #[derive(Clone, Debug)]
 pub struct Plan {
     recipe: Option<Recipe>,
-    layout: Layout,
+    request: Request,
+    layout: ModelLayout,
     tensors: Vec<TensorPlan>,
     source_bytes: u64,
+    unmet: Vec<UnmetDemand>,
     notes: Vec<Note>,
 }
 
@@ -81,13 +105,14 @@ impl Plan {
             return Err(Error::NoTensors { path: source.path().to_path_buf() });
         }
         let mut notes = Vec::new();
-        let recipe = match request.output {
-            Output::Recipe(recipe) => Some(recipe),
-            Output::Auto if is_adapter(source) => {
+        let recipe = match (request.output, source.kind()) {
+            (Output::Recipe(recipe), _) => Some(recipe),
+            (Output::Auto, SourceKind::Gguf) => None,
+            (Output::Auto, SourceKind::Published) if is_adapter(source) => {
                 notes.push(Note("the output is F32, as is usual for adapters".to_owned()));
                 Some(Recipe::new(Mix::F32))
             }
-            Output::Auto => plain_mix(source, &mut notes).map(Recipe::new),
+            (Output::Auto, SourceKind::Published) => plain_mix(source, &mut notes).map(Recipe::new),
         };
         if let Some(recipe) = recipe
             && is_adapter(source)
@@ -97,16 +122,41 @@ impl Plan {
             return Err(Error::QuantizedAdapter { path, mix });
         }
         let tensors = tensor_plans(recipe, source.metadata(), specs);
-        for tensor in &tensors {
-            tensor.check(request.requantize)?;
+        if request.output == Output::Auto {
+            say_narrowed(source, &tensors, &mut notes);
         }
-        let mix = recipe.map(|recipe| recipe.mix);
-        let metadata = output_metadata(source.metadata(), mix, request.context_length);
-        let layout = Layout::plan(&metadata, tensors.iter().map(TensorPlan::spec).collect())?;
+        for tensor in &tensors {
+            tensor.check(request)?;
+        }
+        let metadata = output_metadata(source.metadata(), recipe, request.context_length);
+        let layout = lay_out(&metadata, &tensors, request)?;
+        let unmet = demands::unmet(&metadata, demands::tensors(layout.tensors()));
+        if let (SourceKind::Published, Some(demand)) = (source.kind(), unmet.first()) {
+            let (path, demand) = (source.path().to_path_buf(), demand.clone());
+            return Err(Error::Demand { path, demand });
+        }
+        let inherited = |demand| Note(format!("loaders may refuse this model: {demand}"));
+        notes.extend(unmet.iter().map(inherited));
         // Planning the layout has shown that sizes like these do not overflow.
         let source_bytes = specs.iter().map(|spec| row_bytes(spec).saturating_mul(rows(spec)));
         let source_bytes = source_bytes.fold(0, u64::saturating_add);
-        Ok(Plan { recipe, layout, tensors, source_bytes, notes })
+        let request = *request;
+        Ok(Plan { recipe, request, layout, tensors, source_bytes, unmet, notes })
+    }
+
+    /// This plan with another type of the same size for some tensors.
+    pub(crate) fn retyped(
+        &self,
+        source: &dyn Source,
+        tensors: &[usize],
+        to: TensorType,
+    ) -> Result<Plan> {
+        let mut plan = self.clone();
+        for &tensor in tensors {
+            plan.tensors[tensor].to = to;
+        }
+        plan.layout = lay_out(&self.metadata(source), &plan.tensors, &plan.request)?;
+        Ok(plan)
     }
 
     /// The recipe, also where it followed from [`Output::Auto`]; `None` where every tensor keeps
@@ -115,9 +165,24 @@ impl Plan {
         self.recipe
     }
 
-    /// The file that will be written.
-    pub fn layout(&self) -> &Layout {
+    /// What was asked for.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The metadata that will be written, where `source` is what was planned for.
+    pub fn metadata(&self, source: &dyn Source) -> Metadata {
+        output_metadata(source.metadata(), self.recipe, self.request.context_length)
+    }
+
+    /// The files that will be written.
+    pub fn layout(&self) -> &ModelLayout {
         &self.layout
+    }
+
+    /// Demands of loaders that the source does not meet either.
+    pub(crate) fn unmet(&self) -> &[UnmetDemand] {
+        &self.unmet
     }
 
     /// The tensors in file order.
@@ -135,7 +200,7 @@ impl Plan {
         self.tensors.iter().filter_map(|tensor| Some((tensor, tensor.fallback?)))
     }
 
-    /// Size of the output in bytes.
+    /// Size of the output, all files together, in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.layout.file_bytes()
     }
@@ -147,9 +212,8 @@ impl Plan {
 
     /// Mean storage per weight over all tensors, in bits.
     pub fn bits_per_weight(&self) -> f64 {
-        let tensors = self.layout.tensors();
-        let bytes: f64 = tensors.iter().map(|tensor| tensor.bytes as f64).sum();
-        let weights: f64 = tensors.iter().map(|tensor| tensor.weights() as f64).sum();
+        let bytes: f64 = self.layout.tensors().map(|tensor| tensor.bytes as f64).sum();
+        let weights: f64 = self.layout.tensors().map(|tensor| tensor.weights() as f64).sum();
         if weights == 0.0 { 0.0 } else { bytes * 8.0 / weights }
     }
 }
@@ -174,18 +238,18 @@ impl TensorPlan {
     }
 
     /// Whether the way from one type to the other exists and was asked for.
-    fn check(&self, requantize: Requantize) -> Result<()> {
+    fn check(&self, request: &Request) -> Result<()> {
         let &TensorPlan { ref name, from, to, .. } = self;
         let tensor = || name.clone();
         let columns = columns(&self.spec());
         if columns > MAX_COLUMNS {
             return Err(Error::RowTooLong { tensor: tensor(), columns, limit: MAX_COLUMNS });
         }
-        if from == to {
+        if from == to && request.endian == Endian::Little {
             return Ok(());
         }
-        let quantized_again = !is_plain(from) && !is_plain(to);
-        if quantized_again && requantize == Requantize::Refuse {
+        let quantized_again = from != to && !is_plain(from) && !is_plain(to);
+        if quantized_again && request.requantize == Requantize::Refuse {
             return Err(Error::AlreadyQuantized { tensor: tensor(), from, to });
         }
         match [from, to].into_iter().find(|&tensor_type| format(tensor_type).is_none()) {
@@ -205,6 +269,11 @@ fn tensor_plans(
         None => specs.iter().map(TensorPlan::own_type).collect(),
     };
     specs.iter().zip(assigned).map(TensorPlan::new).collect()
+}
+
+fn lay_out(metadata: &Metadata, tensors: &[TensorPlan], request: &Request) -> Result<ModelLayout> {
+    let specs = tensors.iter().map(TensorPlan::spec).collect();
+    Ok(ModelLayout::plan(metadata, specs, request.endian, request.split)?)
 }
 
 fn is_plain(tensor_type: TensorType) -> bool {
@@ -233,13 +302,37 @@ fn plain_mix(source: &dyn Source, notes: &mut Vec<Note>) -> Option<Mix> {
     Some(mix)
 }
 
+/// Tensors that lose range or precision though no type was asked for.
+fn say_narrowed(source: &dyn Source, tensors: &[TensorPlan], notes: &mut Vec<Note>) {
+    let mut kinds: BTreeMap<(TensorType, TensorType), Vec<&str>> = BTreeMap::new();
+    for (index, tensor) in tensors.iter().enumerate().filter(|(_, t)| t.to != TensorType::F32) {
+        let stored = source.stored_type(index);
+        if stored != tensor.to {
+            kinds.entry((stored, tensor.to)).or_default().push(&tensor.name);
+        }
+    }
+    for ((from, to), names) in kinds {
+        let (count, first) = (names.len(), names[0]);
+        notes.push(Note(format!(
+            "{count} of the tensors are {from} and become {to}: {first} first"
+        )));
+    }
+}
+
 /// The source's metadata with what the plan decides in place of the source's, so that a model
-/// converted directly has the same bytes as one converted and then quantized. Without a mix the
-/// file type stays the source's.
-fn output_metadata(source: &Metadata, mix: Option<Mix>, context_length: Option<u32>) -> Metadata {
+/// converted directly has the same bytes as one converted and then quantized. Without a recipe the
+/// types stay as the source says they are.
+fn output_metadata(
+    source: &Metadata,
+    recipe: Option<Recipe>,
+    context_length: Option<u32>,
+) -> Metadata {
     let architecture = source.string("general.architecture").unwrap_or_default();
-    let mut decided = vec![("general.quantization_version".to_owned(), Value::U32(2))];
-    decided.extend(mix.map(|mix| ("general.file_type".to_owned(), Value::U32(mix.file_type()))));
+    let mut decided = Vec::new();
+    if let Some(Recipe { mix, .. }) = recipe {
+        decided.push(("general.file_type".to_owned(), Value::U32(mix.file_type())));
+        decided.push(("general.quantization_version".to_owned(), Value::U32(2)));
+    }
     let context_key = format!("{architecture}.context_length");
     decided.extend(context_length.map(|length| (context_key, Value::U32(length))));
 

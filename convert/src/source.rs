@@ -6,6 +6,15 @@ use llq_gguf::{Metadata, TensorSpec, TensorType};
 
 use crate::error::Result;
 
+/// Whether a source was GGUF before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// A checkpoint as its authors published it.
+    Published,
+    /// GGUF: its tensor types were chosen already.
+    Gguf,
+}
+
 /// A model as it will be written, whatever form it was published in: its metadata, its tensors
 /// under their GGUF names, and their rows on demand.
 pub trait Source: fmt::Debug + Send + Sync {
@@ -33,6 +42,11 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Choices the reader made that a user should know of.
     fn notes(&self) -> &[Note];
+
+    /// Whether this was GGUF before.
+    fn kind(&self) -> SourceKind {
+        SourceKind::Published
+    }
 }
 
 /// A choice that was made without being asked for, in one line.

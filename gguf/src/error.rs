@@ -248,6 +248,30 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file system has less room than the files need.
+    #[error("{folder}: {needed} bytes are needed, {available} are free", folder = folder.display())]
+    NotEnoughSpace {
+        /// Where the files were to go.
+        folder: PathBuf,
+        /// Size of all files together in bytes.
+        needed: u64,
+        /// What the file system has free for this user, in bytes.
+        available: u64,
+    },
+    /// A model was to be split into more parts than can be counted.
+    #[error("split into {parts} parts, more than the {limit} that a model may have")]
+    TooManyParts {
+        /// How many there would be.
+        parts: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// A layout cannot take the place of the one that is being written.
+    #[error("{path}: the new layout has other places than the one that is being written", path = path.display())]
+    OtherLayout {
+        /// The target.
+        path: PathBuf,
+    },
     /// The written file does not read back as planned.
     #[error("{path}: reads back other than written: {what}", path = path.display())]
     Verify {

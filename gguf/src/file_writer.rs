@@ -91,21 +91,50 @@ impl FileWriter {
             .map_err(|Overlap| misplaced(tensor, offset, end, "twice".to_owned()))
     }
 
-    /// Checks that every byte was written and that the file reads back as planned, syncs it, and
-    /// gives it its name.
+    /// Writes the header of `layout` in place of the one before. Tensors whose type it changes
+    /// count as not written again.
+    ///
+    /// # Errors
+    ///
+    /// Where the layout puts a tensor elsewhere or has other tensors, and where the system refuses.
+    pub fn replace_layout(&mut self, layout: Layout) -> Result<()> {
+        let place = |tensor: &TensorInfo| (tensor.offset, tensor.bytes);
+        let (old, new) = (self.layout.tensors(), layout.tensors());
+        let same_places = old.iter().map(place).eq(new.iter().map(place));
+        if !same_places || layout.header().len() != self.layout.header().len() {
+            return Err(Error::OtherLayout { path: self.target.clone() });
+        }
+        for ((old, new), written) in old.iter().zip(new).zip(&mut self.written) {
+            if old.tensor_type != new.tensor_type {
+                *written = Mutex::default();
+            }
+        }
+        self.layout = layout;
+        self.write_all_at(self.layout.header(), 0)
+    }
+
+    /// [`seal`](Self::seal) and [`publish`](SealedFile::publish).
     ///
     /// # Errors
     ///
     /// Where one of these fails; then nothing is left, but for the complete file where only its
-    /// folder cannot be synced. A target that has come into being since
-    /// [`create`](Self::create) is not replaced where [`Overwrite::Forbid`] was asked.
+    /// folder cannot be synced.
     pub fn finish(self) -> Result<()> {
+        self.seal()?.publish()
+    }
+
+    /// Checks that every byte was written and that the file reads back as planned, and syncs it.
+    /// It has no name yet.
+    ///
+    /// # Errors
+    ///
+    /// Where one of these fails; then nothing is left.
+    pub fn seal(self) -> Result<SealedFile> {
         self.check_complete()?;
-        self.verify()?;
+        let header = self.verify()?;
         self.file.as_file().sync_all().map_err(|source| self.failed(source))?;
         let FileWriter { target, overwrite, file, .. } = self;
-        persist(file, &target, overwrite)?;
-        sync_folder(folder(&target)).map_err(|source| Error::Io { path: target, source })
+        Ok(SealedFile { target, overwrite, file, header })
     }
 
     fn check_complete(&self) -> Result<()> {
@@ -120,7 +149,7 @@ impl FileWriter {
     }
 
     /// Reads the file back as a stranger would.
-    fn verify(&self) -> Result<()> {
+    fn verify(&self) -> Result<Header> {
         let bytes = Bytes::map(self.file.path())?;
         let header = Header::parse(&bytes, &self.target)?;
         let planned = self.layout.header();
@@ -129,7 +158,7 @@ impl FileWriter {
         } else if !bytes.starts_with(planned) || header.tensors != self.layout.tensors() {
             "another header".to_owned()
         } else {
-            return Ok(());
+            return Ok(header);
         };
         Err(Error::Verify { path: self.target.clone(), what: difference })
     }
@@ -151,8 +180,44 @@ impl FileWriter {
     }
 }
 
+/// A complete file on the disk that lacks only its name. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct SealedFile {
+    target: PathBuf,
+    overwrite: Overwrite,
+    file: NamedTempFile,
+    header: Header,
+}
+
+impl SealedFile {
+    /// The header, as it was read back from the disk.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses. A target that has come into being since
+    /// [`create`](FileWriter::create) is not replaced where [`Overwrite::Forbid`] was asked.
+    pub fn publish(self) -> Result<()> {
+        let SealedFile { target, overwrite, file, .. } = self;
+        persist(file, &target, overwrite)?;
+        sync_folder(folder(&target)).map_err(|source| Error::Io { path: target, source })
+    }
+
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    pub(crate) fn overwrite(&self) -> Overwrite {
+        self.overwrite
+    }
+}
+
 /// Refuses a target before any work is done.
-fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
+pub(crate) fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
     let followed = fs::metadata(target);
     if followed.is_ok_and(|metadata| !metadata.is_file()) || target.file_name().is_none() {
         return Err(Error::NotAFile { path: target.to_owned() });
@@ -166,7 +231,7 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
     }
 }
 
-fn folder(target: &Path) -> &Path {
+pub(crate) fn folder(target: &Path) -> &Path {
     match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -10,9 +10,10 @@ use crate::{Metadata, TensorType, error::Result};
 use cursor::{Cursor, Place};
 
 /// Byte order of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Endian {
     /// Least significant byte first: nearly every file.
+    #[default]
     Little,
     /// Most significant byte first: files for s390x and the like.
     Big,

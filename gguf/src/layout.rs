@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    Array, Metadata, TensorInfo, TensorType, Value,
+    Array, Endian, Metadata, TensorInfo, TensorType, Value,
     error::{Error, Result},
     limits::{self, ALIGNMENT_KEY, ALIGNMENT_RULE, DEFAULT_ALIGNMENT, KEY_RULE},
     number::Number,
@@ -35,7 +35,7 @@ impl TensorSpec {
     }
 }
 
-/// A planned file: header bytes, and the place of every tensor. GGUF version 3, little endian.
+/// A planned file: header bytes, and the place of every tensor. GGUF version 3.
 #[derive(Clone, Debug)]
 pub struct Layout {
     header: Vec<u8>,
@@ -45,7 +45,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Plans a file. Tensors are laid out in the order given, without holes but for alignment, which
+    /// Plans a little-endian file. Tensors are laid out in the order given, without holes but for alignment, which
     /// is `general.alignment` of the metadata or 32 bytes.
     ///
     /// # Errors
@@ -53,9 +53,23 @@ impl Layout {
     /// Where a key, a name, a shape or the alignment is not allowed, and where the file would be
     /// larger than `u64` counts.
     pub fn plan(metadata: &Metadata, tensors: Vec<TensorSpec>) -> Result<Layout> {
+        Layout::plan_in(metadata, tensors, Endian::Little)
+    }
+
+    /// [`plan`](Self::plan) of a file in that byte order, in which tensor data is to be written
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`plan`](Self::plan).
+    pub fn plan_in(
+        metadata: &Metadata,
+        tensors: Vec<TensorSpec>,
+        endian: Endian,
+    ) -> Result<Layout> {
         let alignment = alignment(metadata)?;
         let tensors = place(tensors, alignment)?;
-        let mut header = encode_header(metadata, &tensors)?;
+        let mut header = encode_header(metadata, &tensors, endian)?;
         if !tensors.is_empty() {
             header.resize(header.len().next_multiple_of(alignment as usize), 0);
         }
@@ -158,68 +172,81 @@ fn file_bytes(data_start: u64, last: Option<&TensorInfo>, alignment: u64) -> Res
         .ok_or_else(|| too_large(&last.name))
 }
 
-fn encode_header(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    out.extend_from_slice(b"GGUF");
-    3u32.encode(&mut out);
-    (tensors.len() as u64).encode(&mut out);
-    (metadata.len() as u64).encode(&mut out);
+/// Appends what a header is made of.
+struct Encoder {
+    out: Vec<u8>,
+    endian: Endian,
+}
+
+fn encode_header(metadata: &Metadata, tensors: &[TensorInfo], endian: Endian) -> Result<Vec<u8>> {
+    let mut encoder = Encoder { out: b"GGUF".to_vec(), endian };
+    encoder.number(3u32);
+    encoder.number(tensors.len() as u64);
+    encoder.number(metadata.len() as u64);
     for (key, value) in metadata.iter() {
         limits::check_key(key).map_err(|found| Error::KeyValue {
             key: key.to_owned(),
             expected: KEY_RULE,
             found,
         })?;
-        encode_string(key, &mut out);
-        encode_value(value, &mut out);
+        encoder.string(key);
+        encoder.value(value);
     }
     for tensor in tensors {
-        encode_tensor(tensor, &mut out);
+        encoder.tensor(tensor);
     }
-    Ok(out)
-}
-
-fn encode_tensor(tensor: &TensorInfo, out: &mut Vec<u8>) {
-    encode_string(&tensor.name, out);
-    (tensor.shape.len() as u32).encode(out);
-    encode_all(&tensor.shape, out);
-    tensor.tensor_type.id().encode(out);
-    tensor.offset.encode(out);
+    Ok(encoder.out)
 }
 
 macro_rules! value_encoders {
     ($($variant:ident $number:ident $id:literal $name:literal;)*) => {
-        fn encode_value(value: &Value, out: &mut Vec<u8>) {
-            value.type_id().encode(out);
-            match value {
-                $(Value::$variant(number) => number.encode(out),)*
-                Value::Bool(value) => out.push(u8::from(*value)),
-                Value::String(string) => encode_string(string, out),
-                Value::Array(array) => encode_array(array, out),
+        impl Encoder {
+            fn value(&mut self, value: &Value) {
+                self.number(value.type_id());
+                match value {
+                    $(Value::$variant(number) => self.number(*number),)*
+                    Value::Bool(value) => self.out.push(u8::from(*value)),
+                    Value::String(string) => self.string(string),
+                    Value::Array(array) => self.array(array),
+                }
             }
-        }
 
-        fn encode_array(array: &Array, out: &mut Vec<u8>) {
-            array.element_type_id().encode(out);
-            (array.len() as u64).encode(out);
-            match array {
-                $(Array::$variant(numbers) => encode_all(numbers, out),)*
-                Array::Bool(values) => out.extend(values.iter().map(|&value| u8::from(value))),
-                Array::String(strings) => strings.iter().for_each(|s| encode_string(s, out)),
+            fn array(&mut self, array: &Array) {
+                self.number(array.element_type_id());
+                self.number(array.len() as u64);
+                match array {
+                    $(Array::$variant(numbers) => self.numbers(numbers),)*
+                    Array::Bool(values) => self.out.extend(values.iter().map(|&v| u8::from(v))),
+                    Array::String(strings) => strings.iter().for_each(|s| self.string(s)),
+                }
             }
         }
     };
 }
 for_each_number!(value_encoders);
 
-fn encode_all<N: Number>(numbers: &[N], out: &mut Vec<u8>) {
-    out.reserve(size_of_val(numbers));
-    for number in numbers {
-        number.encode(out);
+impl Encoder {
+    fn tensor(&mut self, tensor: &TensorInfo) {
+        self.string(&tensor.name);
+        self.number(tensor.shape.len() as u32);
+        self.numbers(&tensor.shape);
+        self.number(tensor.tensor_type.id());
+        self.number(tensor.offset);
     }
-}
 
-fn encode_string(string: &str, out: &mut Vec<u8>) {
-    (string.len() as u64).encode(out);
-    out.extend_from_slice(string.as_bytes());
+    fn string(&mut self, string: &str) {
+        self.number(string.len() as u64);
+        self.out.extend_from_slice(string.as_bytes());
+    }
+
+    fn numbers<N: Number>(&mut self, numbers: &[N]) {
+        self.out.reserve(size_of_val(numbers));
+        for number in numbers {
+            self.number(*number);
+        }
+    }
+
+    fn number(&mut self, number: impl Number) {
+        number.encode(self.endian, &mut self.out);
+    }
 }

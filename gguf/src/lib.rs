@@ -5,8 +5,9 @@
 //! memory map; tensor data is never copied. Versions 1 to 3 and both byte orders are read. What a file claims is checked before it
 //! is believed: no input makes the reader panic or allocate more than a small multiple of its size.
 //!
-//! [`Layout`] plans a file, version 3 and little endian, before its first byte is written.
-//! [`StreamWriter`] then writes it front to back, [`FileWriter`] at positions from several threads.
+//! [`Layout`] plans a file, version 3, before its first byte is written. [`StreamWriter`] then
+//! writes it front to back, [`FileWriter`] at positions from several threads. [`ModelLayout`] and
+//! [`ModelWriter`] do the same for a model that may be split into several files.
 //!
 //! ```
 //! use llq_gguf::{Metadata, Model, TensorSpec, TensorType, to_bytes};
@@ -29,6 +30,7 @@
 
 mod container;
 mod coverage;
+mod disk;
 mod error;
 mod file_writer;
 mod header;
@@ -37,6 +39,8 @@ mod limits;
 mod map;
 mod metadata;
 mod model;
+mod model_layout;
+mod model_writer;
 mod number;
 mod split;
 mod stream_writer;
@@ -44,12 +48,15 @@ mod tensor_type;
 mod value;
 pub mod zip;
 
+pub use disk::free_bytes;
 pub use error::Error;
-pub use file_writer::{FileWriter, Overwrite};
+pub use file_writer::{FileWriter, Overwrite, SealedFile};
 pub use header::{Endian, Header, TensorInfo};
 pub use layout::{Layout, TensorSpec};
 pub use metadata::Metadata;
 pub use model::Model;
+pub use model_layout::{ModelLayout, Split};
+pub use model_writer::{ModelWriter, SealedModel};
 pub use stream_writer::{StreamWriter, to_bytes};
 pub use tensor_type::{TensorType, UnknownTensorType};
 pub use value::{Array, Strings, Value};

@@ -10,8 +10,8 @@ pub(crate) trait Number: Copy {
     /// All numbers in `bytes`.
     fn decode_all(bytes: &[u8], endian: Endian) -> Vec<Self>;
 
-    /// Appends the number, least significant byte first.
-    fn encode(self, out: &mut Vec<u8>);
+    /// Appends the number.
+    fn encode(self, endian: Endian, out: &mut Vec<u8>);
 }
 
 macro_rules! numbers {
@@ -33,8 +33,11 @@ macro_rules! numbers {
                 }
             }
 
-            fn encode(self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            fn encode(self, endian: Endian, out: &mut Vec<u8>) {
+                out.extend_from_slice(&match endian {
+                    Endian::Little => self.to_le_bytes(),
+                    Endian::Big => self.to_be_bytes(),
+                });
             }
         }
     )*};

@@ -13,9 +13,9 @@ use crate::{
     model::Shard,
 };
 
-const NUMBER: &str = "split.no";
-const COUNT: &str = "split.count";
-const TENSORS: &str = "split.tensors.count";
+pub(crate) const NUMBER: &str = "split.no";
+pub(crate) const COUNT: &str = "split.count";
+pub(crate) const TENSORS: &str = "split.tensors.count";
 const ARCHITECTURE: &str = "general.architecture";
 
 /// Opens the model that the file at `path` is or is part of: its first header with the tensors of
@@ -146,14 +146,14 @@ fn remove_split_keys(header: &mut Header) {
 }
 
 /// A path `STEM-0000I-of-0000N.gguf`.
-struct ShardName {
+pub(crate) struct ShardName {
     folder: PathBuf,
     stem: String,
-    count: u64,
+    pub(crate) count: u64,
 }
 
 impl ShardName {
-    fn parse(path: &Path) -> Option<ShardName> {
+    pub(crate) fn parse(path: &Path) -> Option<ShardName> {
         let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
         let (name, count) = name.rsplit_once("-of-")?;
         let (stem, number) = name.rsplit_once('-')?;
@@ -165,8 +165,16 @@ impl ShardName {
         Some(ShardName { folder, stem: stem.to_owned(), count })
     }
 
+    /// The name that parts get of a model that would be `path` as one file.
+    pub(crate) fn of_whole(path: &Path) -> ShardName {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let stem = name.strip_suffix(".gguf").unwrap_or(&name).to_owned();
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        ShardName { folder, stem, count: 1 }
+    }
+
     /// The path of part `number`, from 1.
-    fn path(&self, number: u64) -> PathBuf {
+    pub(crate) fn path(&self, number: u64) -> PathBuf {
         self.folder.join(format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count))
     }
 }

@@ -74,4 +74,18 @@ pub(crate) trait PlainFormat: 'static {
 
     /// The nearest element, ties to even.
     fn from_f32(weight: f32) -> Self::Element;
+
+    /// [`to_f32`](Self::to_f32) of each element.
+    fn read(elements: &[Self::Element], out: &mut [f32]) {
+        for (&element, weight) in elements.iter().zip(out) {
+            *weight = Self::to_f32(element);
+        }
+    }
+
+    /// [`from_f32`](Self::from_f32) of each weight.
+    fn write(weights: &[f32], out: &mut [Self::Element]) {
+        for (&weight, element) in weights.iter().zip(out) {
+            *element = Self::from_f32(weight);
+        }
+    }
 }

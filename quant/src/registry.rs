@@ -74,16 +74,8 @@ impl FormatInfo {
             tensor_type: F::TENSOR_TYPE,
             summary: F::SUMMARY,
             blocks: None,
-            dequantize: |_, bytes, out| {
-                for (&element, weight) in cast_slice::<u8, F::Element>(bytes).iter().zip(out) {
-                    *weight = F::to_f32(element);
-                }
-            },
-            encode_row: |_, row, _, out| {
-                for (&weight, element) in row.iter().zip(cast_slice_mut::<u8, F::Element>(out)) {
-                    *element = F::from_f32(weight);
-                }
-            },
+            dequantize: |_, bytes, out| F::read(cast_slice(bytes), out),
+            encode_row: |_, row, _, out| F::write(row, cast_slice_mut(out)),
             first_defect: |bytes| {
                 let elements = cast_slice::<u8, F::Element>(bytes);
                 let bad = elements.iter().position(|&e| !F::to_f32(e).is_finite())?;

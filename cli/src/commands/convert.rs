@@ -3,19 +3,17 @@
 use std::{path::PathBuf, sync::OnceLock};
 
 use clap::ValueEnum;
-use llq_convert::{
-    Error, LoraError, OpenOptions, Output as Types, PreName, Requantize, Request, is_legacy_ggml,
-};
+use llq_convert::{Error, LoraError, OpenOptions, Output as Types, PreName, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     escape::Escaped,
     failure::Refusal,
     output::Output,
     progress::{Progress, Unit},
-    target::Target,
+    target::Place,
 };
 
 const EXAMPLES: &str = "\
@@ -23,6 +21,7 @@ Examples:
   llq convert Llama-2-7b-hf -o llama-2-7b.gguf
   llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
   llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+  llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G
   llq convert ggml-model-q4_0.bin -o model.gguf
   llq convert Llama-2-7b-hf --lora alpaca-lora -o alpaca-q4_k_m.gguf --type q4_k_m
   llq convert alpaca-lora --base Llama-2-7b-hf -o alpaca-lora.gguf";
@@ -31,8 +30,8 @@ Examples:
 ///
 /// CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or
 /// with params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in
-/// a .bin or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose
-/// quantized tensors keep their types.
+/// a .bin or .pth file is executed. It may also be a GGUF file, or a GGML file of 2023 (ggml, ggmf,
+/// ggjt), whose tensors keep their types unless others are asked for.
 ///
 /// A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes
 /// a GGUF adapter, in F32 unless --outtype says otherwise.
@@ -40,7 +39,7 @@ Examples:
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
 pub(crate) struct Args {
-    /// The folder of the checkpoint, or a legacy GGML file
+    /// The folder of the checkpoint, a GGUF file, or a legacy GGML file
     checkpoint: PathBuf,
 
     #[command(flatten)]
@@ -64,6 +63,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", conflicts_with = "lora")]
     base: Option<PathBuf>,
 
+    #[command(flatten)]
+    form: FormArgs,
+
     /// Context length to write in place of the checkpoint's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     ctx: Option<u32>,
@@ -75,10 +77,6 @@ pub(crate) struct Args {
     /// Epsilon of the RMS norms, which a legacy GGML file does not say
     #[arg(long, value_name = "EPSILON", value_parser = parse_epsilon)]
     eps: Option<f32>,
-
-    /// Decode and encode again what is quantized already, though each encoding loses something
-    #[arg(long)]
-    allow_requantize: bool,
 
     /// First compare the files with the MD5 sums in Meta's checklist.chk
     #[arg(long)]
@@ -97,12 +95,8 @@ enum OutType {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
-    if args.checkpoint.is_file() && !is_legacy_ggml(&args.checkpoint) {
-        return Err(a_file_is_no_checkpoint(args).into());
-    }
     check_files(args, output)?;
-    let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
-    let request = Request { output: types(args), requantize, context_length: args.ctx };
+    let request = Request { context_length: args.ctx, ..args.form.request(types(args)) };
     let open = OpenOptions {
         pre: args.pre,
         context_length: args.ctx,
@@ -139,7 +133,7 @@ fn check_files(args: &Args, output: &Output) -> anyhow::Result<()> {
         return Ok(());
     }
     // What stands against the output should not show after minutes.
-    Target::check(&args.target.output, args.target.overwrite(), folder)?;
+    Place::check(&args.target.output, args.target.overwrite(), folder)?;
     let progress = Verifying { output, shown: OnceLock::new() };
     let notes = llq_convert::verify_checksums(folder, &progress)?;
     for note in notes {
@@ -183,15 +177,4 @@ fn types(args: &Args) -> Types {
     mix.map_or(Types::Auto, |mix| {
         Types::Recipe(Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided })
     })
-}
-
-fn a_file_is_no_checkpoint(args: &Args) -> Refusal {
-    let path = args.checkpoint.display();
-    let refusal =
-        Refusal::new(format!("{path} is a file; a checkpoint is a folder or a legacy GGML file"));
-    if args.checkpoint.extension().is_some_and(|extension| extension == "gguf") {
-        refusal.hint("a GGUF file is quantized by llq quantize")
-    } else {
-        refusal.hint("give the folder that holds it with its configuration and tokenizer")
-    }
 }

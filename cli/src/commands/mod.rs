@@ -9,6 +9,7 @@ mod quantize;
 mod sweep;
 
 mod corpus;
+mod dry_run;
 mod produce;
 mod type_shares;
 

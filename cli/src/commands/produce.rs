@@ -1,15 +1,23 @@
 //! What `convert` and `quantize` share: one pipeline with another source.
 
-use std::{collections::BTreeMap, fmt, path::Path, time::Instant};
-
-use anyhow::Context;
-use llq_convert::{
-    Error, NonFinite, OpenOptions, Output as Types, Plan, Requantize, Request, Source, Withdrawn,
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
 };
+
+use llq_convert::{
+    Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
+    Requantize, Request, Source, Split, Withdrawn,
+};
+use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
 use serde::Serialize;
 
-use super::type_shares::{TypeShare, type_shares, type_table};
+use super::{
+    dry_run::DryRun,
+    type_shares::{TypeShare, type_shares},
+};
 use crate::{
     args::{Run, TargetArgs},
     escape::Escaped,
@@ -58,31 +66,41 @@ pub(super) fn withdrawn(request: &Request) -> Withdrawn {
 /// Opens the input, plans, and writes; says what came of it.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     let started = Instant::now();
-    let place = Place::check(&job.target.output, job.target.overwrite(), job.input)?;
+    // The name of a split output is only taken if one file turns out to be enough.
+    let first = match job.request.split {
+        Split::Never => job.target.overwrite(),
+        _ => Overwrite::Replace,
+    };
+    let place = Place::check(&job.target.output, first, job.input)?;
     let source = llq_convert::open_with(job.input, &job.open)?;
-    let hint = "--allow-requantize does it all the same";
-    let plan = plan(&*source, &job.request, hint)?;
-    say_notes(&*source, &plan, output);
+    let plan = plan(&*source, &job.request, "--allow-requantize does it all the same")?;
     let name = || llq_convert::file_name(source.metadata(), plan.recipe().map(|recipe| recipe.mix));
     let target = place.target(name, job.input, output)?;
-
-    let mut made = Made::planned(target.path(), &plan);
-    if job.target.run() == Run::Dry {
-        return output.result(&made);
+    let paths = plan.layout().paths(target.path()).map_err(llq_convert::Error::from)?;
+    for path in &paths {
+        Target::check(path, job.target.overwrite(), job.input)?;
     }
-    write(&*source, &plan, &target, "writing", output)?;
+    say_notes(&*source, &plan, output);
+    if job.target.run() == Run::Dry {
+        return output.result(&DryRun::of(&*source, &plan, &paths));
+    }
+
+    let target = (target.path(), job.target.overwrite());
+    let report = write(&*source, &plan, target, "writing", output)?;
     let elapsed = started.elapsed();
+    let mut made = Made::planned(&plan, &paths);
+    made.types = types(&plan, &report.overflows);
     made.seconds = Some(elapsed.as_secs_f64());
     output.done(&format_args!(
         "{}: {}, {:.2} bits per weight, {}, {}",
-        Escaped(&made.output),
+        Escaped(&made.outputs()),
         Bytes(made.file_bytes),
         made.bits_per_weight,
         Seconds(elapsed),
         ByteRate { bytes: plan.source_bytes(), elapsed },
     ));
     match output.form() {
-        Form::Json => output.result(&made),
+        Form::Json => output.json(&made),
         Form::Text => Ok(()),
     }
 }
@@ -114,18 +132,41 @@ pub(super) fn plan(
 pub(super) fn write(
     source: &dyn Source,
     plan: &Plan,
-    target: &Target,
+    (target, overwrite): (&Path, Overwrite),
     label: &str,
     output: &Output,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Report> {
     let writing = Writing::start();
     let shown = output.progress(label, plan.source_bytes(), Unit::Bytes);
     let progress = Encoding { shown, writing: &writing };
-    let report = llq_convert::write(source, plan, target.path(), target.overwrite(), &progress)
-        .with_context(|| format!("cannot write {}", target.path().display()))?;
+    let report =
+        llq_convert::write(source, plan, target, overwrite, &progress).map_err(|error| {
+            let refusal = Refusal::new(format!("cannot write {}", target.display()));
+            let hint = overflow_hint(&error, plan.request().on_overflow);
+            let refusal = match hint {
+                Some(hint) => refusal.hint(hint),
+                None => refusal,
+            };
+            anyhow::Error::new(error).context(refusal)
+        })?;
     drop(progress);
     say_non_finite(&report.non_finite, output);
-    Ok(())
+    say_overflows(&report.overflows, plan.request().on_overflow, output);
+    Ok(report)
+}
+
+/// What can be done about weights that are too large.
+fn overflow_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str> {
+    let Error::Overflow { tensors } = error else { return None };
+    let keepable = on_overflow == OnOverflow::Error
+        && tensors.iter().all(|overflow| overflow.to == TensorType::F16);
+    Some(match keepable {
+        true => {
+            "convert and quantize take --on-overflow keep-bf16, which makes BF16 of such tensors, \
+             and --on-overflow clamp, which cuts the weights"
+        }
+        false => "convert and quantize take --on-overflow clamp, which cuts the weights",
+    })
 }
 
 /// Shows a write, and stops it where Ctrl-C was pressed.
@@ -189,25 +230,58 @@ fn say_non_finite(tensors: &[NonFinite], output: &Output) {
     }
 }
 
-/// A file that was made, or would be.
+fn say_overflows(tensors: &[Overflow], on_overflow: OnOverflow, output: &Output) {
+    let outcome = match on_overflow {
+        OnOverflow::KeepBf16 => "the tensor is BF16",
+        OnOverflow::Error | OnOverflow::Clamp => "they were cut to what does",
+    };
+    for overflow in tensors {
+        output.note(&format_args!("{}: {outcome}", Escaped(&overflow.to_string())));
+    }
+}
+
+/// A model that was made, or would be.
 #[derive(Serialize)]
-struct Made {
-    output: String,
-    file_bytes: u64,
-    parameters: u64,
-    bits_per_weight: f64,
-    types: Vec<TypeShare>,
+pub(super) struct Made {
+    /// The file, or the first of the parts.
+    pub(super) output: String,
+    /// The size of each file.
+    pub(super) files: Vec<MadeFile>,
+    pub(super) file_bytes: u64,
+    pub(super) parameters: u64,
+    pub(super) bits_per_weight: f64,
+    pub(super) types: Vec<TypeShare>,
     fallbacks: Vec<String>,
     /// `None` for a dry run.
     seconds: Option<f64>,
 }
 
+#[derive(Serialize)]
+pub(super) struct MadeFile {
+    pub(super) path: String,
+    pub(super) bytes: u64,
+}
+
+/// How much of the model has which type, where these tensors did not fit theirs.
+fn types(plan: &Plan, overflows: &[Overflow]) -> Vec<TypeShare> {
+    let keep = plan.request().on_overflow == OnOverflow::KeepBf16;
+    let kept = |name: &str| keep && overflows.iter().any(|overflow| overflow.tensor == name);
+    type_shares(plan.layout().tensors().map(|tensor| match kept(&tensor.name) {
+        true => (TensorType::BF16, tensor.weights(), tensor.bytes),
+        false => (tensor.tensor_type, tensor.weights(), tensor.bytes),
+    }))
+}
+
 impl Made {
-    fn planned(path: &Path, plan: &Plan) -> Made {
-        let tensors = plan.layout().tensors();
-        let types = type_shares(tensors.iter().map(|t| (t.tensor_type, t.weights(), t.bytes)));
+    pub(super) fn planned(plan: &Plan, paths: &[PathBuf]) -> Made {
+        let types = types(plan, &[]);
+        let sizes = plan.layout().parts().iter().map(|part| part.file_bytes());
+        let files = paths.iter().zip(sizes);
         Made {
-            output: path.display().to_string(),
+            output: paths.first().map(|path| path.display().to_string()).unwrap_or_default(),
+            files: files
+                .map(|(path, bytes)| MadeFile { path: path.display().to_string(), bytes })
+                .collect(),
             file_bytes: plan.file_bytes(),
             parameters: types.iter().map(|share| share.parameters).sum(),
             bits_per_weight: plan.bits_per_weight(),
@@ -216,12 +290,12 @@ impl Made {
             seconds: None,
         }
     }
-}
 
-impl fmt::Display for Made {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&type_table(&self.types))?;
-        let (size, bits) = (Bytes(self.file_bytes), self.bits_per_weight);
-        writeln!(f, "\n{}: {size}, {bits:.2} bits per weight", Escaped(&self.output))
+    /// The file, or how many there are.
+    pub(super) fn outputs(&self) -> String {
+        match self.files.len() {
+            0 | 1 => self.output.clone(),
+            count => format!("{} and {} more files", self.output, count - 1),
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use llq_convert::{OpenOptions, Output as Types, Requantize, Request};
+use llq_convert::{OpenOptions, Output as Types};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
 };
@@ -34,9 +34,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     purity: PurityArgs,
 
-    /// Decode and encode again what is quantized already, though each encoding loses something
-    #[arg(long)]
-    allow_requantize: bool,
+    #[command(flatten)]
+    form: FormArgs,
 
     #[command(flatten)]
     metadata: MetadataArgs,
@@ -49,8 +48,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let recipe =
         Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
-    let requantize = if args.allow_requantize { Requantize::Allow } else { Requantize::Refuse };
-    let request = Request { output: Types::Recipe(recipe), requantize, context_length: None };
+    let request = args.form.request(Types::Recipe(recipe));
     let open = OpenOptions {
         withdrawn: withdrawn(&request),
         overrides: args.metadata.overrides()?,

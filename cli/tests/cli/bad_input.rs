@@ -51,7 +51,8 @@ fn the_wrong_command_for_the_input() {
         "quantize folder -o out.gguf --type q4_k",
         &["folder is a folder", "hint: llq convert folder -o out.gguf --type q4_k_m"],
     );
-    refuses(&place, "convert model.gguf -o out.gguf", &["is a file", "llq quantize"]);
+    place.write("model.safetensors", [0; 64]);
+    refuses(&place, "convert model.safetensors -o out.gguf", &["name its folder"]);
     refuses(&place, "inspect folder", &["folder is a folder", "llq convert"]);
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use llq_fixtures::fixture;
-use llq_gguf::{Model, Value};
+use llq_gguf::{Metadata, Model, TensorSpec, TensorType, Value, to_bytes};
 
 use crate::harness::{Place, gguf, tiny_gguf};
 
@@ -162,4 +162,131 @@ fn a_full_disk_leaves_nothing() {
     command.arg("sh").arg(llq).args(QUANTIZE).arg(tiny_gguf()).args(["-o", "out.gguf"]);
     Outcome::of(&mut command).refused(&["cannot write out.gguf", "File too large"]);
     assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn a_model_is_split_and_joined() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    let split = ["convert", model, "-o", "m.gguf", "--split-max-tensors", "20"];
+    let planned = place.llq(split.iter().chain(&["--dry-run", "--json"])).ok().json();
+    let parts = ["m-00001-of-00003.gguf", "m-00002-of-00003.gguf", "m-00003-of-00003.gguf"];
+    place.llq(split).ok();
+    assert_eq!(place.files(), parts);
+    for (part, planned) in parts.iter().zip(planned["files"].as_array().unwrap()) {
+        assert_eq!(planned["path"], *part);
+        assert_eq!(planned["bytes"], fs::metadata(place.path(part)).unwrap().len());
+    }
+    place.llq(split).refused(&["m-00001-of-00003.gguf exists", "--force"]);
+    place.llq(split.iter().chain(&["--force"])).ok();
+
+    place.run("convert m-00002-of-00003.gguf -o joined.gguf").ok();
+    let joined = fs::read(place.path("joined.gguf")).unwrap();
+    assert!(joined == fs::read(tiny_gguf()).unwrap());
+    // One file is enough: it has the plain name, which must be free.
+    place
+        .run("convert m-00001-of-00003.gguf -o joined.gguf --split-max-size 1G")
+        .refused(&["joined.gguf exists"]);
+    place
+        .run("convert m-00001-of-00003.gguf -o m.gguf --split-max-tensors 20 --force")
+        .refused(&["output and input are the same file"]);
+}
+
+#[test]
+fn a_quantized_model_is_quantized_again_only_with_leave() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    place.llq(QUANTIZE.iter().chain(&[model, "-o", "q8_0.gguf", "--endian", "big"])).ok();
+    place
+        .run("convert q8_0.gguf -o q4_0.gguf --type q4_0")
+        .refused(&["is Q8_0 already", "hint: --allow-requantize"]);
+    place.run("convert q8_0.gguf -o q4_0.gguf --type q4_0 --allow-requantize").ok();
+    place.run("convert q8_0.gguf -o f16.gguf --outtype f16").ok();
+}
+
+#[test]
+fn weights_too_large_for_f16_come_with_a_hint() {
+    let place = Place::new();
+    let specs = [("token_embd.weight", 1.0f32), ("output.weight", 1e6)].map(|(name, weight)| {
+        let spec = TensorSpec::new(name, [32, 2], TensorType::F32);
+        (spec, [weight; 64].map(f32::to_le_bytes).concat())
+    });
+    place.write("in.gguf", to_bytes(&Metadata::new(), specs).unwrap());
+    place.run("convert in.gguf -o out.gguf --outtype f16").refused(&[
+        "tensor \"output.weight\": 64 weights up to 1e6 do not fit F16",
+        "hint: ",
+        "--on-overflow keep-bf16",
+    ]);
+    assert_eq!(place.files(), ["in.gguf"]);
+    let keep = "convert in.gguf -o out.gguf --outtype f16 --on-overflow keep-bf16 --json";
+    let kept = place.run(keep).ok();
+    assert!(kept.stderr.contains("do not fit F16: the tensor is BF16"), "{kept}");
+    let types: Vec<_> = (0..2).map(|index| kept.json()["types"][index]["type"].clone()).collect();
+    assert_eq!(types, ["F16", "BF16"]);
+    let inspected = place.run("inspect out.gguf --json").ok().stdout;
+    assert!(inspected.contains("\"BF16\"") && inspected.contains("\"F16\""), "{inspected}");
+}
+
+/// Of 400 files only the headers are read: their data is a hole that is larger than the disk.
+#[test]
+fn a_dry_run_reads_headers_only() {
+    const SHARDS: u64 = 400;
+    const BYTES_PER_SHARD: u64 = 8192 * (1 << 20) * 2;
+    let place = Place::new();
+    let mut map = serde_json::Map::new();
+    let names = ["input_layernorm", "post_attention_layernorm"];
+    for shard in 0..SHARDS {
+        let file = format!("model-{:05}-of-{SHARDS:05}.safetensors", shard + 1);
+        let mut header = serde_json::Map::new();
+        let mut data = 0;
+        let mut add = |name: String, shape: &[u64]| {
+            let bytes = shape.iter().product::<u64>() * 2;
+            let entry = serde_json::json!({ "dtype": "BF16", "shape": shape,
+                "data_offsets": [data, data + bytes] });
+            data += bytes;
+            map.insert(name.clone(), file.clone().into());
+            header.insert(name, entry);
+        };
+        let layer = |name: &str| format!("model.layers.{shard}.{name}.weight");
+        for name in names {
+            add(layer(name), &[8192]);
+        }
+        for name in ["gate_proj", "up_proj"] {
+            add(layer(&format!("mlp.{name}")), &[1 << 20, 8192]);
+        }
+        add(layer("mlp.down_proj"), &[8192, 1 << 20]);
+        for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            add(layer(&format!("self_attn.{name}")), &[8192, 8192]);
+        }
+        if shard == 0 {
+            add("model.embed_tokens.weight".to_owned(), &[4096, 8192]);
+            add("lm_head.weight".to_owned(), &[4096, 8192]);
+            add("model.norm.weight".to_owned(), &[8192]);
+        }
+        assert!(data > 3 * BYTES_PER_SHARD);
+        let header = serde_json::Value::Object(header).to_string();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        let path = place.write(&format!("hf/{file}"), &bytes);
+        let sparse = fs::OpenOptions::new().write(true).open(path).unwrap();
+        sparse.set_len(bytes.len() as u64 + data).unwrap();
+    }
+    let index = serde_json::json!({ "weight_map": map });
+    place.write("hf/model.safetensors.index.json", index.to_string());
+    let config = serde_json::json!({ "architectures": ["LlamaForCausalLM"], "hidden_size": 8192,
+        "intermediate_size": 1 << 20, "num_attention_heads": 64, "num_key_value_heads": 64,
+        "num_hidden_layers": SHARDS, "vocab_size": 4096, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096 });
+    place.write("hf/config.json", config.to_string());
+    let tokenizer = fs::read(fixture("tiny-llama-2/hf/tokenizer.model")).unwrap();
+    place.write("hf/tokenizer.model", tokenizer);
+
+    let planned = place.run("convert hf -o out.gguf --type q4_k_m --dry-run --json").ok().json();
+    assert_eq!(planned["tensors"].as_array().unwrap().len() as u64, 9 * SHARDS + 3);
+    assert_eq!(planned["vocabulary"]["tokens"], 4096);
+    let free = planned["free_bytes"].as_u64().unwrap();
+    assert!(free < planned["file_bytes"].as_u64().unwrap());
+    // The room is looked for before a byte is written.
+    place.run("convert hf -o out.gguf --type q4_k_m").refused(&["bytes are needed", "are free"]);
+    assert_eq!(place.files(), ["hf"]);
 }

@@ -55,6 +55,9 @@ fn help_has_examples_before_options() {
 
     A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes a
     GGUF adapter, in F32 unless --outtype says otherwise.
+    CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
+    consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are asked
+    for. Nothing in a .pth file is executed.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
@@ -69,6 +72,11 @@ fn help_has_examples_before_options() {
     Arguments:
       <CHECKPOINT>
               The folder of the checkpoint, or a legacy GGML file
+      llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G
+
+    Arguments:
+      <CHECKPOINT>
+              The folder of the checkpoint, or a GGUF file
 
     Options:
       -o, --output <GGUF>
@@ -98,6 +106,27 @@ fn help_has_examples_before_options() {
 
           --base <FOLDER>
               For an adapter: the folder of its model, of which only config.json is read
+          --on-overflow <POLICY>
+              What to do with weights that are too large for their new type; keep-bf16 makes BF16 of a
+              tensor that does not fit F16
+              
+              [default: error]
+              [possible values: error, clamp, keep-bf16]
+
+          --endian <ORDER>
+              Byte order of the output
+              
+              [default: little]
+              [possible values: little, big]
+
+          --split-max-size <SIZE>
+              Split the output into files of at most this size, such as 2G or 500M, powers of 1000
+
+          --split-max-tensors <N>
+              Split the output into files of at most this many tensors
+
+          --allow-requantize
+              Decode and encode again what is quantized already, though each encoding loses something
 
           --ctx <N>
               Context length to write in place of the checkpoint's

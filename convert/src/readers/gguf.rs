@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path};
 use llq_gguf::{Endian, Model, TensorInfo, TensorSpec};
 use llq_quant::format;
 
-use crate::{Error, Note, Source, error::Result, source::row_bytes};
+use crate::{Error, Note, Source, SourceKind, error::Result, source::row_bytes};
 
 /// An open GGUF file, or the parts of a split one.
 #[derive(Debug)]
@@ -76,5 +76,9 @@ impl Source for GgufSource {
 
     fn notes(&self) -> &[Note] {
         &[]
+    }
+
+    fn kind(&self) -> SourceKind {
+        SourceKind::Gguf
     }
 }

@@ -94,11 +94,6 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     Ok(Box::new(checkpoint))
 }
 
-/// Whether `path` is a GGML file of 2023, which converts as a checkpoint does.
-pub fn is_legacy_ggml(path: &Path) -> bool {
-    InputFile::open(path).and_then(|file| file.start(4)).is_ok_and(|start| is_ggml(&start))
-}
-
 fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
     let (option, wanted) = ("adapters to merge", "the folder of a checkpoint");
     let path = path.to_path_buf();

@@ -2,9 +2,9 @@
 
 use std::{ops::Range, path::Path};
 
-use llq_gguf::{Metadata, TensorSpec};
+use llq_gguf::{Metadata, TensorSpec, TensorType};
 
-use crate::{Note, Overrides, Source, error::Result};
+use crate::{Note, Overrides, Source, SourceKind, error::Result};
 
 /// `source` with `overrides`, of which there may be none.
 pub(super) fn open(source: Box<dyn Source>, overrides: &Overrides) -> Result<Box<dyn Source>> {
@@ -36,6 +36,14 @@ impl Source for Overridden {
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         self.source.read_rows(tensor, rows, out)
+    }
+
+    fn kind(&self) -> SourceKind {
+        self.source.kind()
+    }
+
+    fn stored_type(&self, tensor: usize) -> TensorType {
+        self.source.stored_type(tensor)
     }
 
     fn notes(&self) -> &[Note] {

@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use llq_gguf::TensorType;
+use llq_gguf::{Endian, TensorType};
 use llq_quant::{FormatInfo, RowError, format};
 
-use crate::{Error, Plan, Source, TensorPlan, error::Result};
+use super::{
+    overflow::{self, first_that_rounds_to_infinity},
+    tally::Census,
+};
+use crate::{Error, Source, TensorPlan, error::Result};
 
 /// Rows of one tensor that are converted together.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub(super) struct Scratch {
     source: Vec<u8>,
     weights: Vec<f32>,
     output: Vec<u8>,
+    /// One row, encoded and decoded.
+    decoded: Vec<f32>,
 }
 
 /// Bytes that a weight in flight takes at most: as the source has it, a copy of that to reorder
@@ -33,7 +39,7 @@ const BUDGET: usize = 128 << 20;
 /// More weights per job than this make nothing faster.
 const MAX_JOB_WEIGHTS: usize = 1 << 20;
 
-/// All jobs of a plan, tensor after tensor. They are made when asked for: the largest models have
+/// All jobs of some tensors, tensor after tensor. They are made when asked for: the largest models have
 /// millions.
 pub(super) struct Jobs {
     tensors: Vec<TensorJobs>,
@@ -48,13 +54,19 @@ struct TensorJobs {
 }
 
 impl Jobs {
-    pub(super) fn of(plan: &Plan, threads: usize) -> Jobs {
+    /// The jobs of the tensors that `wanted` (of index and plan) chooses.
+    pub(super) fn of(
+        all: &[TensorPlan],
+        wanted: impl Fn(usize, &TensorPlan) -> bool,
+        threads: usize,
+    ) -> Jobs {
         let weights = (BUDGET / BYTES_IN_FLIGHT / threads.max(1)).min(MAX_JOB_WEIGHTS) as u64;
         let mut tensors = Vec::new();
         let mut count = 0;
-        for info in plan.layout().tensors() {
-            let rows = info.rows();
-            let rows_per_job = (weights / info.cols().max(1)).max(1);
+        for (index, tensor) in all.iter().enumerate() {
+            let rows =
+                if wanted(index, tensor) { tensor.shape.iter().skip(1).product() } else { 0 };
+            let rows_per_job = (weights / (columns(tensor) as u64).max(1)).max(1);
             tensors.push(TensorJobs { first: count, rows, rows_per_job });
             count += rows.div_ceil(rows_per_job);
         }
@@ -85,59 +97,125 @@ impl Job {
         row_bytes(tensor, tensor.from) as u64 * (self.rows.end - self.rows.start)
     }
 
-    /// The rows as the output has them, and how many weights are NaN or infinite where the output
-    /// may hold such.
+    /// The rows as the output has them. Weights that are too large for its type are cut.
     pub(super) fn convert<'a>(
         &self,
         source: &dyn Source,
         tensor: &TensorPlan,
+        endian: Endian,
         scratch: &'a mut Scratch,
-    ) -> Result<(&'a [u8], u64)> {
-        let Scratch { source: read, weights, output } = scratch;
-        read.resize(self.source_bytes(tensor) as usize, 0);
-        source.read_rows(self.tensor, self.rows.clone(), read)?;
-
-        let Some(from) = format(tensor.from) else { return Ok((read, 0)) };
+    ) -> Result<(&'a [u8], Census)> {
+        self.read(source, tensor, scratch)?;
         if tensor.from == tensor.to {
-            if from.blocks.is_some() {
-                from.validate(read).map_err(self.row_error(tensor))?;
-            }
-            let non_finite = count_non_finite(tensor.from, read);
-            return Ok((read, non_finite));
+            let census = self.check_copied(tensor, &scratch.source)?;
+            return Ok((in_order(&mut scratch.source, tensor, endian), census));
         }
-        let columns = columns(tensor);
-        weights.resize(columns * self.row_count(), 0.0);
-        from.dequantize(read, weights).map_err(self.row_error(tensor))?;
-        let Some(to) = format(tensor.to) else {
-            return Err(Error::NoFormat { tensor: tensor.name.clone(), tensor_type: tensor.to });
-        };
-        let non_finite = self.check_weights(tensor, to, weights)?;
+        let to = known(tensor, tensor.to)?;
+        self.decode(tensor, scratch)?;
+        let census = self.check_weights(tensor, to, scratch)?;
+        if to.blocks.is_none() && census.too_large > 0 {
+            let limit = overflow::largest(tensor.to);
+            for weight in scratch.weights.iter_mut().filter(|weight| weight.is_finite()) {
+                *weight = weight.clamp(-limit, limit);
+            }
+        }
         let row_bytes = row_bytes(tensor, tensor.to);
-        output.resize(row_bytes * self.row_count(), 0);
-        for (row, out) in weights.chunks_exact(columns).zip(output.chunks_exact_mut(row_bytes)) {
+        scratch.output.resize(row_bytes * self.row_count(), 0);
+        let rows = scratch.weights.chunks_exact(columns(tensor));
+        for (row, out) in rows.zip(scratch.output.chunks_exact_mut(row_bytes)) {
             to.encode_row(row, None, out).map_err(self.row_error(tensor))?;
         }
-        Ok((output, non_finite))
+        Ok((in_order(&mut scratch.output, tensor, endian), census))
     }
 
-    /// Refuses weights that the output's type has no value for; counts NaN and infinities.
-    fn check_weights(&self, tensor: &TensorPlan, to: &FormatInfo, weights: &[f32]) -> Result<u64> {
-        let non_finite = weights.iter().filter(|weight| !weight.is_finite()).count() as u64;
-        if to.blocks.is_some() && non_finite > 0 {
+    /// What [`convert`](Self::convert) would count of a tensor that is not only copied.
+    pub(super) fn census(
+        &self,
+        source: &dyn Source,
+        tensor: &TensorPlan,
+        scratch: &mut Scratch,
+    ) -> Result<Census> {
+        self.read(source, tensor, scratch)?;
+        self.decode(tensor, scratch)?;
+        self.count(tensor, known(tensor, tensor.to)?, scratch)
+    }
+
+    fn read(&self, source: &dyn Source, tensor: &TensorPlan, scratch: &mut Scratch) -> Result<()> {
+        scratch.source.resize(self.source_bytes(tensor) as usize, 0);
+        source.read_rows(self.tensor, self.rows.clone(), &mut scratch.source)
+    }
+
+    fn decode(&self, tensor: &TensorPlan, scratch: &mut Scratch) -> Result<()> {
+        let Scratch { source, weights, .. } = scratch;
+        weights.resize(columns(tensor) * self.row_count(), 0.0);
+        known(tensor, tensor.from)?.dequantize(source, weights).map_err(self.row_error(tensor))
+    }
+
+    /// Blocks that are copied must be sound; plain numbers may be anything.
+    fn check_copied(&self, tensor: &TensorPlan, bytes: &[u8]) -> Result<Census> {
+        if let Some(format) = format(tensor.from)
+            && format.blocks.is_some()
+        {
+            format.validate(bytes).map_err(self.row_error(tensor))?;
+        }
+        Ok(Census { non_finite: count_non_finite(tensor.from, bytes), ..Census::default() })
+    }
+
+    /// Counts weights that are out of the ordinary; NaN and infinities are an error where the
+    /// output has blocks, which hold no such values.
+    fn check_weights(
+        &self,
+        tensor: &TensorPlan,
+        to: &FormatInfo,
+        scratch: &mut Scratch,
+    ) -> Result<Census> {
+        let census = self.count(tensor, to, scratch)?;
+        if to.blocks.is_some() && census.non_finite > 0 {
+            let weights = &scratch.weights;
             let at = weights.iter().position(|weight| !weight.is_finite()).unwrap_or(0);
             let (row, column) = self.place(tensor, at);
             let (tensor, value) = (tensor.name.clone(), weights[at]);
             return Err(Error::NonFinite { tensor, row, column, value });
         }
-        let overflow = first_that_rounds_to_infinity(tensor.to);
-        let too_large = |weight: &f32| weight.is_finite() && weight.abs() >= overflow;
-        if let Some(at) = weights.iter().position(too_large) {
-            let (row, column) = self.place(tensor, at);
-            let (to, value) = (tensor.to, weights[at]);
-            let tensor = tensor.name.clone();
-            return Err(Error::Overflow { tensor, row, column, value, to });
+        Ok(census)
+    }
+
+    /// A weight is too large for a plain type that would make an infinity of it, and for blocks
+    /// that would make less than half of it, because their scales have an end.
+    fn count(&self, tensor: &TensorPlan, to: &FormatInfo, scratch: &mut Scratch) -> Result<Census> {
+        let largest_harmless = match tensor.to {
+            TensorType::F32 => f32::MAX,
+            TensorType::BF16 => overflow::largest(TensorType::BF16),
+            _ => overflow::LARGEST_HALF,
+        };
+        let mut census = Census::default();
+        if largest_magnitude(&scratch.weights) <= largest_harmless.to_bits() {
+            return Ok(census);
         }
-        Ok(non_finite)
+        let Scratch { weights, output, decoded, .. } = scratch;
+        let columns = columns(tensor);
+        census.non_finite = weights.iter().filter(|weight| !weight.is_finite()).count() as u64;
+        let mut add = |weight: f32| {
+            census.too_large += 1;
+            census.largest = census.largest.max(weight.abs());
+        };
+        if to.blocks.is_none() {
+            let overflow = first_that_rounds_to_infinity(tensor.to);
+            let too_large = |weight: &&f32| weight.is_finite() && weight.abs() >= overflow;
+            weights.iter().filter(too_large).for_each(|&weight| add(weight));
+            return Ok(census);
+        }
+        output.resize(row_bytes(tensor, tensor.to), 0);
+        decoded.resize(columns, 0.0);
+        let large = |weight: &f32| weight.is_finite() && weight.abs() > largest_harmless;
+        for row in weights.chunks_exact(columns).filter(|row| row.iter().any(large)) {
+            to.encode_row(row, None, output).map_err(self.row_error(tensor))?;
+            to.dequantize(output, decoded).map_err(self.row_error(tensor))?;
+            let pairs = row.iter().zip(decoded.iter()).filter(|(weight, _)| large(weight));
+            let cut = pairs.filter(|(weight, decoded)| decoded.abs() < weight.abs() / 2.0);
+            cut.for_each(|(&weight, _)| add(weight));
+        }
+        Ok(census)
     }
 
     /// Row and column in the tensor of a weight of this job.
@@ -156,11 +234,37 @@ impl Job {
     }
 }
 
+/// The format of one of a tensor's types, which planning has found to exist.
+fn known(tensor: &TensorPlan, tensor_type: TensorType) -> Result<&'static FormatInfo> {
+    let missing = || Error::NoFormat { tensor: tensor.name.clone(), tensor_type };
+    format(tensor_type).ok_or_else(missing)
+}
+
+/// Whole blocks of the output in its byte order.
+fn in_order<'a>(bytes: &'a mut [u8], tensor: &TensorPlan, endian: Endian) -> &'a [u8] {
+    if let (Endian::Big, Some(format)) = (endian, format(tensor.to)) {
+        format.swap_endian(bytes);
+    }
+    bytes
+}
+
+/// The bits of the largest magnitude. They have the order of the magnitudes, and NaN and infinity
+/// are above all others.
+fn largest_magnitude(weights: &[f32]) -> u32 {
+    // Signed numbers, because the plainest machines compare no others at once.
+    let magnitudes = weights.iter().map(|weight| (weight.to_bits() & 0x7fff_ffff) as i32);
+    magnitudes.fold(0, i32::max) as u32
+}
+
 /// How many numbers of a plain type are NaN or infinite: their exponents have all bits set.
 fn count_non_finite(tensor_type: TensorType, bytes: &[u8]) -> u64 {
-    let halves = |exponent: u16| {
+    let halves = |infinity: i16| {
         let (numbers, _) = bytes.as_chunks::<2>();
-        numbers.iter().filter(|&&n| u16::from_le_bytes(n) & exponent == exponent).count()
+        let magnitude = |number: &[u8; 2]| i16::from_le_bytes(*number) & 0x7fff;
+        // Most often there is none, which is found out faster.
+        let largest = numbers.iter().map(magnitude).fold(0, i16::max);
+        let count = || numbers.iter().filter(|number| magnitude(number) >= infinity).count();
+        if largest < infinity { 0 } else { count() }
     };
     let count = match tensor_type {
         TensorType::F16 => halves(0x7c00),
@@ -172,16 +276,6 @@ fn count_non_finite(tensor_type: TensorType, bytes: &[u8]) -> u64 {
         _ => 0,
     };
     count as u64
-}
-
-/// The smallest magnitude that a plain type rounds to infinity.
-fn first_that_rounds_to_infinity(tensor_type: TensorType) -> f32 {
-    match tensor_type {
-        TensorType::F16 => 65520.0,
-        // Halfway between the largest BF16 and the next power of two.
-        TensorType::BF16 => f32::from_bits(0x7f7f_8000),
-        _ => f32::INFINITY,
-    }
 }
 
 fn columns(tensor: &TensorPlan) -> usize {

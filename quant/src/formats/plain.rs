@@ -1,9 +1,12 @@
 //! The plain number formats: F32, F16, BF16.
 
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use llq_gguf::TensorType;
 
 use crate::format::PlainFormat;
+
+/// How many halves are converted by one call: it looks up what the processor can do.
+const AT_ONCE: usize = 256;
 
 /// IEEE 754 single precision.
 #[derive(Debug)]
@@ -42,6 +45,26 @@ impl PlainFormat for F16 {
 
     fn from_f32(weight: f32) -> [u8; 2] {
         f16::from_f32(weight).to_le_bytes()
+    }
+
+    fn read(elements: &[[u8; 2]], out: &mut [f32]) {
+        let mut halves = [f16::ZERO; AT_ONCE];
+        for (elements, out) in elements.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
+            for (half, &element) in halves.iter_mut().zip(elements) {
+                *half = f16::from_le_bytes(element);
+            }
+            halves[..out.len()].convert_to_f32_slice(out);
+        }
+    }
+
+    fn write(weights: &[f32], out: &mut [[u8; 2]]) {
+        let mut halves = [f16::ZERO; AT_ONCE];
+        for (weights, out) in weights.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
+            halves[..weights.len()].convert_from_f32_slice(weights);
+            for (&half, element) in halves.iter().zip(out) {
+                *element = half.to_le_bytes();
+            }
+        }
     }
 }
 

@@ -45,18 +45,41 @@ weight = scale * code
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
     fn encode_row(row: &[f32], _importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
-        for (weights, block) in row.chunks_exact(32).zip(out) {
-            let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-            let scale = (largest / 127.0).min(half::f16::MAX.to_f32());
+        for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
+            let scale = (largest_magnitude(weights) / 127.0).min(half::f16::MAX.to_f32());
             let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
             block.scale = HalfLe::finite(scale);
-            for (code, weight) in block.codes.iter_mut().zip(weights) {
-                *code = (weight * inverse).round().clamp(-127.0, 127.0) as i8;
-            }
+            block.codes = weights.map(|weight| nearest_code(weight * inverse));
         }
     }
 
     fn defect(block: &BlockQ8_0) -> Option<&'static str> {
         (!block.scale.is_finite()).then_some("scale is NaN or infinite")
     }
+}
+
+/// The largest magnitude, by the bits: they have the same order, and integers are compared several
+/// at once. NaN has none.
+#[inline(always)]
+fn largest_magnitude(weights: &[f32; 32]) -> f32 {
+    let mut largest = [0; 8];
+    for weights in weights.as_chunks::<8>().0 {
+        for (largest, weight) in largest.iter_mut().zip(weights) {
+            let bits = (weight.to_bits() & 0x7fff_ffff) as i32;
+            let bits = if bits > f32::INFINITY.to_bits() as i32 { 0 } else { bits };
+            *largest = bits.max(*largest);
+        }
+    }
+    f32::from_bits(largest.into_iter().fold(0, i32::max) as u32)
+}
+
+/// The nearest code, ties away from zero; 0 for NaN.
+#[inline(always)]
+fn nearest_code(scaled: f32) -> i8 {
+    /// Added to a small whole number it leaves that number in the lowest bits, which saves the
+    /// checks of a conversion.
+    const SHIFT: f32 = 12_582_912.0;
+    let whole = scaled.round().clamp(-127.0, 127.0);
+    let whole = if whole.is_nan() { 0.0 } else { whole };
+    (whole + SHIFT).to_bits() as i8
 }

@@ -16,7 +16,7 @@ const SHOWN_CHARS: usize = 60;
 const SHOWN_ELEMENTS: usize = 6;
 
 /// All keys and values: shortened as text, complete as JSON.
-pub(super) struct MetadataList<'a>(pub(super) &'a Metadata);
+pub(in crate::commands) struct MetadataList<'a>(pub(in crate::commands) &'a Metadata);
 
 impl fmt::Display for MetadataList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,8 @@ use std::{fmt, path::PathBuf};
 use llq_gguf::TensorInfo;
 use serde::Serialize;
 
-use self::{metadata::MetadataList, summary::Summary};
+pub(super) use self::metadata::MetadataList;
+use self::summary::Summary;
 use super::{
     perplexity,
     type_shares::{TypeShare, type_shares, type_table},

@@ -73,7 +73,9 @@ impl Folder {
     pub(super) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         let full = matches!(
             error.downcast_ref(),
-            Some(llq_convert::Error::Gguf(llq_gguf::Error::NoSpace { .. }))
+            Some(llq_convert::Error::Gguf(
+                llq_gguf::Error::NoSpace { .. } | llq_gguf::Error::NotEnoughSpace { .. }
+            ))
         );
         if !full || matches!(self.place, Place::Kept(_)) {
             return error;

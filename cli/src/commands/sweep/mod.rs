@@ -137,7 +137,7 @@ fn base(
     let plan = produce::plan(source, &Request::default(), REQUANTIZE_HINT)?;
     produce::say_notes(source, &plan, output);
     let target = folder.base()?;
-    produce::write(source, &plan, &target, "converting", output)
+    produce::write(source, &plan, target.to_write(), "converting", output)
         .map_err(|error| folder.explain(error))?;
     Ok(target.path().to_owned())
 }
@@ -156,7 +156,7 @@ impl Bench<'_> {
         let started = Instant::now();
         produce::say_fallbacks(plan, output);
         let target = folder.quantized(mix)?;
-        produce::write(self.source, plan, &target, &format!("quantizing {mix}"), output)
+        produce::write(self.source, plan, target.to_write(), &format!("quantizing {mix}"), output)
             .map_err(|error| folder.explain(error))?;
         let row = self.measure(mix, target.path(), started, output)?;
         folder.release(&target)?;
