@@ -6,7 +6,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
-    kernels::{self, Kernels, Work},
+    kernels::{self, Kernels, Simd, Work},
 };
 
 /// A format as a value: what a file under `formats/` defines, over bytes.
@@ -246,7 +246,7 @@ struct Dequantize<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Dequantize<'_, F> {
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = self.out.chunks_exact_mut(F::TENSOR_TYPE.block_weights());
         for (block, out) in self.blocks.iter().zip(weights) {
@@ -264,8 +264,8 @@ struct EncodeRow<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for EncodeRow<'_, F> {
     #[inline(always)]
-    fn run(self) {
-        F::encode_row(self.row, self.importance, self.out);
+    fn run<S: Simd>(self, simd: S) {
+        F::encode_row(simd, self.row, self.importance, self.out);
     }
 }
 

@@ -7,6 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::HalfLe,
 };
 
@@ -44,7 +45,12 @@ weight = scale * code
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
-    fn encode_row(row: &[f32], _importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
+    fn encode_row<S: Simd>(
+        _simd: S,
+        row: &[f32],
+        _importance: Option<&[f32]>,
+        out: &mut [BlockQ8_0],
+    ) {
         for (weights, block) in row.chunks_exact(32).zip(out) {
             let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
             let scale = (largest / 127.0).min(half::f16::MAX.to_f32());

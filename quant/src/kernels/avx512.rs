@@ -21,6 +21,7 @@ row! {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type M = __mmask16;
     type W = __m512i;
 
     #[inline(always)]
@@ -86,6 +87,18 @@ impl Simd for Avx512 {
     fn min(self, a: __m512, b: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn gt(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __mmask16, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_mask_blend_ps(mask, b, a) }
     }
 
     #[inline(always)]
