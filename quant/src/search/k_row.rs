@@ -14,7 +14,7 @@ pub(super) const MAX_BLOCKS: usize = 2;
 
 /// Super-blocks that a panel of groups of `N` weights holds.
 pub(super) const fn blocks_of_panel<const N: usize>() -> usize {
-    const { assert!(N * GROUPS % SUPER_BLOCK == 0 && N * GROUPS / SUPER_BLOCK <= MAX_BLOCKS) };
+    const { assert!((N * GROUPS).is_multiple_of(SUPER_BLOCK) && N * GROUPS / SUPER_BLOCK <= MAX_BLOCKS) };
     N * GROUPS / SUPER_BLOCK
 }
 

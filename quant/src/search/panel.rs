@@ -123,10 +123,7 @@ impl<const N: usize> Panel<N> {
                 let nearest = Self::codes_of(simd, simd.load(&weights.0), inverse, min, range);
                 simd.store(simd.add(nearest, from_lowest), codes);
             }
-            let rows = codes.each_ref().map(
-                #[inline(always)]
-                |codes| bytemuck::cast_ref(codes),
-            );
+            let rows = codes.each_ref().map(bytemuck::cast_ref);
             for (group, words) in groups.iter_mut().zip(simd.transpose(rows, 0)) {
                 for (code, word) in group[c * LANES..].iter_mut().zip(words.0) {
                     *code = word as u8;
