@@ -81,4 +81,12 @@ pub(crate) trait PlainFormat: 'static {
 
     /// The nearest element, ties to even.
     fn from_f32(weight: f32) -> Self::Element;
+
+    /// The weights of as many elements.
+    #[inline(always)]
+    fn dequantize<S: Simd>(_simd: S, elements: &[Self::Element], out: &mut [f32]) {
+        for (&element, weight) in elements.iter().zip(out) {
+            *weight = Self::to_f32(element);
+        }
+    }
 }

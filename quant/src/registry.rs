@@ -74,10 +74,8 @@ impl FormatInfo {
             tensor_type: F::TENSOR_TYPE,
             summary: F::SUMMARY,
             blocks: None,
-            dequantize: |_, bytes, out| {
-                for (&element, weight) in cast_slice::<u8, F::Element>(bytes).iter().zip(out) {
-                    *weight = F::to_f32(element);
-                }
+            dequantize: |kernels, bytes, out| {
+                kernels.run(DequantizePlain::<F> { elements: cast_slice(bytes), out });
             },
             encode_row: |_, row, _, out| {
                 for (&weight, element) in row.iter().zip(cast_slice_mut::<u8, F::Element>(out)) {
@@ -236,6 +234,18 @@ impl FormatInfo {
             return Ok(());
         }
         Err(RowError::Size { tensor_type: self.tensor_type, weights, bytes })
+    }
+}
+
+struct DequantizePlain<'a, F: PlainFormat> {
+    elements: &'a [F::Element],
+    out: &'a mut [f32],
+}
+
+impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        F::dequantize(simd, self.elements, self.out);
     }
 }
 

@@ -3,7 +3,10 @@
 use half::{bf16, f16};
 use llq_gguf::TensorType;
 
-use crate::format::PlainFormat;
+use crate::{
+    format::PlainFormat,
+    kernels::{Simd, widen_f16},
+};
 
 /// IEEE 754 single precision.
 #[derive(Debug)]
@@ -22,10 +25,12 @@ impl PlainFormat for F32 {
     const SUMMARY: &'static str = "IEEE 754 single precision";
     type Element = [u8; 4];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 4]) -> f32 {
         f32::from_le_bytes(element)
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 4] {
         weight.to_le_bytes()
     }
@@ -36,12 +41,19 @@ impl PlainFormat for F16 {
     const SUMMARY: &'static str = "IEEE 754 half precision, largest value 65504";
     type Element = [u8; 2];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 2]) -> f32 {
         f16::from_le_bytes(element).to_f32()
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 2] {
         f16::from_f32(weight).to_le_bytes()
+    }
+
+    #[inline(always)]
+    fn dequantize<S: Simd>(simd: S, elements: &[[u8; 2]], out: &mut [f32]) {
+        widen_f16(simd, elements, out);
     }
 }
 
@@ -50,10 +62,12 @@ impl PlainFormat for BF16 {
     const SUMMARY: &'static str = "upper half of an F32: its range, 8 significant bits";
     type Element = [u8; 2];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 2]) -> f32 {
         bf16::from_le_bytes(element).to_f32()
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 2] {
         bf16::from_f32(weight).to_le_bytes()
     }

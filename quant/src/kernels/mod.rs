@@ -25,7 +25,7 @@ mod work;
 mod tests;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
-pub(crate) use panel::{CodePanel, CodeTile};
+pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
     ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,

@@ -4,11 +4,11 @@ use super::panel::{CodeRange, Moments, Panel, inverse_or_zero};
 use crate::kernels::Simd;
 
 /// Trial grids leave out up to this share of a group's span at each end, or reach beyond it.
-const INWARD: f32 = 0.9;
+const INWARD: f32 = 0.7;
 const OUTWARD: f32 = 0.45;
 
 /// How often codes are rounded to the best grid and the grid is fitted to the codes.
-const REFITS: usize = 3;
+const REFITS: usize = 2;
 
 /// Which minima a format can store.
 #[derive(Clone, Copy)]

@@ -123,8 +123,8 @@ impl<const N: usize> Panel<N> {
                 let nearest = Self::codes_of(simd, simd.load(&weights.0), inverse, min, range);
                 simd.store(simd.add(nearest, from_lowest), codes);
             }
-            let rows = codes.each_ref().map(bytemuck::cast_ref);
-            for (group, words) in groups.iter_mut().zip(simd.transpose(rows, 0)) {
+            let codes: &[[u32; LANES]; LANES] = bytemuck::cast_ref(&codes);
+            for (group, words) in groups.iter_mut().zip(simd.transpose(codes.each_ref(), 0)) {
                 for (code, word) in group[c * LANES..].iter_mut().zip(words.0) {
                     *code = word as u8;
                 }
@@ -173,10 +173,10 @@ fn side_by_side<S: Simd, const N: usize>(simd: S, groups: &[[f32; N]; GROUPS]) -
     const { assert!(N.is_multiple_of(LANES)) };
     let mut panel = [Lanes([0.0; LANES]); N];
     for (c, columns) in panel.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        let rows = groups.each_ref().map(
-            #[inline(always)]
-            |group| bytemuck::cast_ref(&group.as_chunks::<LANES>().0[c]),
-        );
+        let mut rows = [&[0; LANES]; LANES];
+        for (row, group) in rows.iter_mut().zip(groups) {
+            *row = bytemuck::cast_ref(&group.as_chunks::<LANES>().0[c]);
+        }
         *columns = bytemuck::cast::<[Words; LANES], _>(simd.transpose(rows, 0));
     }
     panel

@@ -18,8 +18,13 @@ use crate::{
 /// How often integers are moved and the common scales fitted to the codes, at most.
 const ROUNDS: usize = 4;
 
-/// How many common scales, and how many common minima, are tried.
-const STARTS: usize = 3;
+/// How many common scales are tried, for groups without a minimum.
+const SYMMETRIC_STARTS: usize = 4;
+
+/// How many common scales, and how many common minima, are tried for groups with a minimum, and
+/// how many of their pairs have their integers moved.
+const AFFINE_STARTS: usize = 3;
+const AFFINE_MOVED: usize = 3;
 
 /// What the integers of a format can be.
 #[derive(Clone, Copy)]
@@ -57,6 +62,7 @@ struct Grid {
 }
 
 /// The grids with the least error found so far, chosen for each super-block by itself.
+#[derive(Clone, Copy)]
 struct Best {
     error: [f32; MAX_BLOCKS],
     grid: Grid,
@@ -77,7 +83,7 @@ pub(crate) fn encode_symmetric<S: Simd, const N: usize>(
         |first, blocks, panel| {
             let search = Search { simd, panel, shape, moves: &SYMMETRIC_MOVES };
             let fit = fit_symmetric(simd, panel, shape.codes);
-            let scales = search.starts::<{ 2 * STARTS }>(fit.scale, fit.curvature);
+            let scales = search.starts::<SYMMETRIC_STARTS>(fit.scale, fit.curvature);
             let mut best = Best::NONE;
             for scale in scales {
                 search.move_into(Grid { scale, min: Multiples::ZERO }, &mut best);
@@ -104,13 +110,11 @@ pub(crate) fn encode_affine<S: Simd, const N: usize>(
         |first, blocks, panel| {
             let search = Search { simd, panel, shape, moves: &AFFINE_MOVES };
             let fit = fit_affine(simd, panel, shape.codes, MinSign::NonNegative, shape.trials);
-            let scales = search.starts::<STARTS>(fit.scale, fit.scale_curvature);
-            let mins = search.starts::<STARTS>(fit.min, fit.min_curvature);
+            let scales = search.starts::<AFFINE_STARTS>(fit.scale, fit.scale_curvature);
+            let mins = search.starts::<AFFINE_STARTS>(fit.min, fit.min_curvature);
             let mut best = Best::NONE;
-            for min in mins {
-                for scale in scales {
-                    search.move_into(Grid { scale, min }, &mut best);
-                }
+            for grid in search.best_pairs(&scales, &mins) {
+                search.move_into(grid, &mut best);
             }
             search.settle(&mut best);
             search.write(&best.grid, first, blocks, &mut write);
@@ -164,6 +168,34 @@ impl<S: Simd, const N: usize> Search<'_, S, N> {
         let mut stored = [0.0; LANES];
         self.simd.store(lanes, &mut stored);
         stored
+    }
+
+    /// The pairs of scales and minima with the least error, chosen for each super-block by itself.
+    #[inline(always)]
+    fn best_pairs(
+        &self,
+        scales: &[Multiples; AFFINE_STARTS],
+        mins: &[Multiples; AFFINE_STARTS],
+    ) -> [Grid; AFFINE_MOVED] {
+        let mut best = [Best::NONE; AFFINE_MOVED];
+        for &min in mins {
+            for &scale in scales {
+                let grid = Grid { scale, min };
+                let (scale, min) = self.scale_and_min(&grid);
+                let errors = self.stored(self.panel.error(self.simd, scale, min, self.shape.codes));
+                for (b, groups) in blocks::<N>() {
+                    let error = errors[groups].iter().sum::<f32>();
+                    if let Some(place) = best.iter().position(|best| error < best.error[b]) {
+                        for worse in (place + 1..AFFINE_MOVED).rev() {
+                            let better = best[worse - 1];
+                            best[worse].take::<N>(b, &better.grid, better.error[b]);
+                        }
+                        best[place].take::<N>(b, &grid, error);
+                    }
+                }
+            }
+        }
+        best.map(|best| best.grid)
     }
 
     /// Gives each group of `grid` the integers about its own with the least error, and keeps the
@@ -320,17 +352,24 @@ impl Best {
     fn take_better<const N: usize>(&mut self, grid: &Grid, errors: &[f32; GROUPS]) -> bool {
         let mut improved = false;
         for (b, groups) in blocks::<N>() {
-            let error = errors[groups.clone()].iter().sum::<f32>();
+            let error = errors[groups].iter().sum::<f32>();
             if error < self.error[b] {
                 improved = true;
-                self.error[b] = error;
-                let pairs = [(&mut self.grid.scale, &grid.scale), (&mut self.grid.min, &grid.min)];
-                for (best, new) in pairs {
-                    best.common[b] = new.common[b];
-                    best.codes[groups.clone()].copy_from_slice(&new.codes[groups.clone()]);
-                }
+                self.take::<N>(b, grid, error);
             }
         }
         improved
+    }
+
+    /// Takes over super-block `b` of `grid`.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self, b: usize, grid: &Grid, error: f32) {
+        self.error[b] = error;
+        let groups = SUPER_BLOCK / N;
+        let pairs = [(&mut self.grid.scale, &grid.scale), (&mut self.grid.min, &grid.min)];
+        for (best, new) in pairs {
+            best.common[b] = new.common[b];
+            best.codes[b * groups..][..groups].copy_from_slice(&new.codes[b * groups..][..groups]);
+        }
     }
 }

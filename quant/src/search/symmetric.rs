@@ -4,12 +4,10 @@ use super::panel::{CodeRange, Panel, inverse_or_zero};
 use crate::kernels::Simd;
 
 /// Trial scales put the largest magnitude of a group between `lowest - REACH` and
-/// `lowest + REACH` codes, in `TRIALS` steps, and the same with the scale's sign turned.
+/// `lowest + REACH` codes, in `TRIALS` steps. More trials, and trials of the other sign, lower the
+/// error of no format by a thousandth.
 const REACH: f32 = 1.2;
-const TRIALS: usize = 37;
-
-/// How often codes are rounded to the best scale and the scale is fitted to the codes.
-const REFITS: usize = 2;
+const TRIALS: usize = 9;
 
 /// The best scale of each group, and how much the error grows with its square distance from it.
 #[derive(Clone, Copy)]
@@ -23,8 +21,8 @@ struct Best<S: Simd> {
     fit: SymmetricFit<S>,
 }
 
-/// Fits a scale of either sign to each group: the one with an additional code goes where the
-/// error is smaller.
+/// Fits a scale to each group. Its sign gives the weight of largest magnitude the lowest code, as
+/// there is one more on that side.
 ///
 /// With the codes `l` of a trial, the best scale is `Σwxl / Σwll`, and it lowers the error by
 /// `(Σwxl)² / Σwll`, the gain that is maximised.
@@ -36,19 +34,17 @@ pub(super) fn fit_symmetric<S: Simd, const N: usize>(
 ) -> SymmetricFit<S> {
     let zero = simd.splat(0.0);
     let (low, high) = panel.extremes(simd);
-    let per_code = inverse_or_zero(simd, simd.max(high, simd.sub(zero, low)));
+    let depth = simd.sub(zero, low);
+    let extreme = simd.select(simd.gt(high, depth), high, low);
+    let per_code = inverse_or_zero(simd, extreme);
     let mut best = Best { gain: zero, fit: SymmetricFit { scale: zero, curvature: zero } };
     for trial in 0..TRIALS {
         let step = 2.0 * REACH / (TRIALS - 1) as f32;
-        let codes = -range.lowest - REACH + step * trial as f32;
-        for signed in [codes, -codes] {
-            best.try_inverse(simd, panel, simd.mul(per_code, simd.splat(signed)), range);
-        }
+        let code = range.lowest - REACH + step * trial as f32;
+        best.try_inverse(simd, panel, simd.mul(per_code, simd.splat(code)), range);
     }
-    for _ in 0..REFITS {
-        let inverse = inverse_or_zero(simd, best.fit.scale);
-        best.try_inverse(simd, panel, inverse, range);
-    }
+    let inverse = inverse_or_zero(simd, best.fit.scale);
+    best.try_inverse(simd, panel, inverse, range);
     best.fit
 }
 
