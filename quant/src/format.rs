@@ -5,6 +5,8 @@ use std::ops::Range;
 use bytemuck::Pod;
 use llq_gguf::TensorType;
 
+use crate::kernels::Simd;
+
 /// Most weights that a block has: a super-block of the K-quants.
 pub(crate) const MAX_BLOCK_WEIGHTS: usize = 256;
 
@@ -54,7 +56,12 @@ pub(crate) trait BlockFormat: 'static {
 
     /// Encodes a row of whole blocks so that the squared error, weighted by `importance` (one
     /// weight per column; `None` is the format's own weighting), is small.
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [Self::Block]);
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [Self::Block],
+    );
 
     /// The field that no encoder would write (a scale that is NaN or infinite), if there is one.
     fn defect(block: &Self::Block) -> Option<&'static str>;
@@ -76,7 +83,8 @@ pub(crate) trait PlainFormat: 'static {
     fn from_f32(weight: f32) -> Self::Element;
 
     /// [`to_f32`](Self::to_f32) of each element.
-    fn read(elements: &[Self::Element], out: &mut [f32]) {
+    #[inline(always)]
+    fn read<S: Simd>(_simd: S, elements: &[Self::Element], out: &mut [f32]) {
         for (&element, weight) in elements.iter().zip(out) {
             *weight = Self::to_f32(element);
         }

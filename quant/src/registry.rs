@@ -6,7 +6,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
-    kernels::{self, Kernels, Work},
+    kernels::{self, Kernels, Simd, Work},
 };
 
 /// A format as a value: what a file under `formats/` defines, over bytes.
@@ -74,7 +74,9 @@ impl FormatInfo {
             tensor_type: F::TENSOR_TYPE,
             summary: F::SUMMARY,
             blocks: None,
-            dequantize: |_, bytes, out| F::read(cast_slice(bytes), out),
+            dequantize: |kernels, bytes, out| {
+                kernels.run(DequantizePlain::<F> { elements: cast_slice(bytes), out });
+            },
             encode_row: |_, row, _, out| F::write(row, cast_slice_mut(out)),
             first_defect: |bytes| {
                 let elements = cast_slice::<u8, F::Element>(bytes);
@@ -231,6 +233,18 @@ impl FormatInfo {
     }
 }
 
+struct DequantizePlain<'a, F: PlainFormat> {
+    elements: &'a [F::Element],
+    out: &'a mut [f32],
+}
+
+impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        F::read(simd, self.elements, self.out);
+    }
+}
+
 struct Dequantize<'a, F: BlockFormat> {
     blocks: &'a [F::Block],
     out: &'a mut [f32],
@@ -238,7 +252,7 @@ struct Dequantize<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Dequantize<'_, F> {
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, _simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = self.out.chunks_exact_mut(F::TENSOR_TYPE.block_weights());
         for (block, out) in self.blocks.iter().zip(weights) {
@@ -256,8 +270,8 @@ struct EncodeRow<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for EncodeRow<'_, F> {
     #[inline(always)]
-    fn run(self) {
-        F::encode_row(self.row, self.importance, self.out);
+    fn run<S: Simd>(self, simd: S) {
+        F::encode_row(simd, self.row, self.importance, self.out);
     }
 }
 

@@ -3,7 +3,10 @@
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 use llq_gguf::TensorType;
 
-use crate::format::PlainFormat;
+use crate::{
+    format::PlainFormat,
+    kernels::{Simd, widen_f16},
+};
 
 /// How many halves are converted by one call: it looks up what the processor can do.
 const AT_ONCE: usize = 256;
@@ -25,10 +28,12 @@ impl PlainFormat for F32 {
     const SUMMARY: &'static str = "IEEE 754 single precision";
     type Element = [u8; 4];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 4]) -> f32 {
         f32::from_le_bytes(element)
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 4] {
         weight.to_le_bytes()
     }
@@ -39,22 +44,19 @@ impl PlainFormat for F16 {
     const SUMMARY: &'static str = "IEEE 754 half precision, largest value 65504";
     type Element = [u8; 2];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 2]) -> f32 {
         f16::from_le_bytes(element).to_f32()
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 2] {
         f16::from_f32(weight).to_le_bytes()
     }
 
-    fn read(elements: &[[u8; 2]], out: &mut [f32]) {
-        let mut halves = [f16::ZERO; AT_ONCE];
-        for (elements, out) in elements.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
-            for (half, &element) in halves.iter_mut().zip(elements) {
-                *half = f16::from_le_bytes(element);
-            }
-            halves[..out.len()].convert_to_f32_slice(out);
-        }
+    #[inline(always)]
+    fn read<S: Simd>(simd: S, elements: &[[u8; 2]], out: &mut [f32]) {
+        widen_f16(simd, elements, out);
     }
 
     fn write(weights: &[f32], out: &mut [[u8; 2]]) {
@@ -73,10 +75,12 @@ impl PlainFormat for BF16 {
     const SUMMARY: &'static str = "upper half of an F32: its range, 8 significant bits";
     type Element = [u8; 2];
 
+    #[inline(always)]
     fn to_f32(element: [u8; 2]) -> f32 {
         bf16::from_le_bytes(element).to_f32()
     }
 
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 2] {
         bf16::from_f32(weight).to_le_bytes()
     }

@@ -7,9 +7,10 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::{HalfLe, pack, unpack},
     search::{
-        k_row::for_each_super_block,
+        k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
         superblock::{self, Shape},
@@ -44,7 +45,7 @@ const SHAPE: Shape = Shape {
     trials: 0,
 };
 
-/// What a weight near zero counts without importance, see [`for_each_super_block`].
+/// What a weight near zero counts without importance, see [`Row`].
 const FLOOR: f32 = 2.0;
 
 impl BlockFormat for Q3_K {
@@ -80,14 +81,18 @@ weight = scale * (scale_code - 32) * (code - 4)
     }
 
     #[inline(always)]
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ3_K]) {
-        for_each_super_block(
-            row,
-            importance,
-            FLOOR,
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [BlockQ3_K],
+    ) {
+        superblock::encode_symmetric::<S, 16>(
+            simd,
+            Row { weights: row, importance, floor: FLOOR },
+            SHAPE,
             #[inline(always)]
-            |i, weights, importance| {
-                let found = superblock::encode_symmetric::<16, 2>(weights, importance, SHAPE);
+            |i, found| {
                 let block = &mut out[i];
                 block.scale = found.scale;
                 let scale_codes = found.scale_codes.map(|code| (code + 32) as u8);

@@ -7,6 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::{HalfLe, pack, unpack},
     search::legacy,
 };
@@ -47,8 +48,14 @@ weight = scale * (code - 8)
     }
 
     #[inline(always)]
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_0]) {
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [BlockQ4_0],
+    ) {
         legacy::encode_symmetric::<8>(
+            simd,
             row,
             importance,
             #[inline(always)]

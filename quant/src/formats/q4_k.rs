@@ -7,9 +7,10 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_six_bit_pairs},
     search::{
-        k_row::for_each_super_block,
+        k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
         superblock::{self, Shape},
@@ -40,10 +41,10 @@ const SHAPE: Shape = Shape {
         trials: 24,
         shrink: 0.4,
     },
-    trials: 5,
+    trials: 4,
 };
 
-/// What a weight near zero counts without importance, see [`for_each_super_block`].
+/// What a weight near zero counts without importance, see [`Row`].
 const FLOOR: f32 = 8.0;
 
 impl BlockFormat for Q4_K {
@@ -77,14 +78,18 @@ weight = scale * scale_code * code - min * min_code
     }
 
     #[inline(always)]
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ4_K]) {
-        for_each_super_block(
-            row,
-            importance,
-            FLOOR,
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [BlockQ4_K],
+    ) {
+        superblock::encode_affine::<S, 32>(
+            simd,
+            Row { weights: row, importance, floor: FLOOR },
+            SHAPE,
             #[inline(always)]
-            |i, weights, importance| {
-                let found = superblock::encode_affine::<32, 1>(weights, importance, SHAPE);
+            |i, found| {
                 let block = &mut out[i];
                 block.scale = found.scale;
                 block.min = found.min;

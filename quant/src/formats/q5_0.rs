@@ -7,6 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::{HalfLe, pack, unpack},
     search::legacy,
 };
@@ -50,8 +51,14 @@ weight = scale * (code - 16)
     }
 
     #[inline(always)]
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_0]) {
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [BlockQ5_0],
+    ) {
         legacy::encode_symmetric::<16>(
+            simd,
             row,
             importance,
             #[inline(always)]

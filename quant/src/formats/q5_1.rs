@@ -7,6 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::{HalfLe, pack, unpack},
     search::legacy,
 };
@@ -51,8 +52,14 @@ weight = scale * code + minimum
     }
 
     #[inline(always)]
-    fn encode_row(row: &[f32], importance: Option<&[f32]>, out: &mut [BlockQ5_1]) {
+    fn encode_row<S: Simd>(
+        simd: S,
+        row: &[f32],
+        importance: Option<&[f32]>,
+        out: &mut [BlockQ5_1],
+    ) {
         legacy::encode_affine::<31>(
+            simd,
             row,
             importance,
             #[inline(always)]

@@ -7,6 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
+    kernels::Simd,
     packing::HalfLe,
 };
 
@@ -44,7 +45,12 @@ weight = scale * code
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
-    fn encode_row(row: &[f32], _importance: Option<&[f32]>, out: &mut [BlockQ8_0]) {
+    fn encode_row<S: Simd>(
+        _simd: S,
+        row: &[f32],
+        _importance: Option<&[f32]>,
+        out: &mut [BlockQ8_0],
+    ) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
             let scale = (largest_magnitude(weights) / 127.0).min(half::f16::MAX.to_f32());
             let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };

@@ -26,6 +26,7 @@ pub(super) struct Codes {
 impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
+    type M = [__m256; 2];
     type W = Codes;
 
     #[inline(always)]
@@ -94,6 +95,20 @@ impl Simd for Avx2 {
     fn min(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: the token proves the feature.
         unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn gt(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            [_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: [__m256; 2], a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the token proves the feature.
+        unsafe { [_mm256_blendv_ps(b[0], a[0], mask[0]), _mm256_blendv_ps(b[1], a[1], mask[1])] }
     }
 
     #[inline(always)]
@@ -177,13 +192,12 @@ impl Simd for Avx2 {
             // SAFETY: 32 bytes are read from word 0 or 8 of an array of 16 u32.
             let columns = unsafe {
                 let flip = _mm256_set1_epi32(flip as i32);
-                transpose_8x8(std::array::from_fn(
-                    #[inline(always)]
-                    |r| {
-                        let words = rows[first_row + r].as_ptr().add(first_word);
-                        _mm256_xor_si256(_mm256_loadu_si256(words.cast()), flip)
-                    },
-                ))
+                let mut vectors = [flip; 8];
+                for (vector, row) in vectors.iter_mut().zip(&rows[first_row..]) {
+                    let words = row.as_ptr().add(first_word).cast();
+                    *vector = _mm256_xor_si256(_mm256_loadu_si256(words), flip);
+                }
+                transpose_8x8(vectors)
             };
             for (column, out) in columns.into_iter().zip(&mut out[first_word..]) {
                 // SAFETY: 32 bytes are written to word 0 or 8 of an array of 16 u32.
@@ -231,31 +245,29 @@ fn scale_by_power(_proof: Avx2, a: __m256, exponent: __m256) -> __m256 {
 unsafe fn transpose_8x8(rows: [__m256i; 8]) -> [__m256i; 8] {
     // SAFETY: the caller has AVX2.
     unsafe {
-        let pairs: [__m256i; 8] = std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (rows[i & !1], rows[i | 1]);
-                if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) }
-            },
-        );
+        // Loops, as the closures of `array::from_fn` are compiled without the features.
+        let mut pairs = rows;
+        for i in 0..8 {
+            let (a, b) = (rows[i & !1], rows[i | 1]);
+            pairs[i] =
+                if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) };
+        }
         // Vector i of a group of four has words i and i + 4 of its four rows.
-        let fours: [__m256i; 8] = std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
-                if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
-            },
-        );
-        std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
-                if i < 4 {
-                    _mm256_permute2x128_si256::<0x20>(a, b)
-                } else {
-                    _mm256_permute2x128_si256::<0x31>(a, b)
-                }
-            },
-        )
+        let mut fours = pairs;
+        for i in 0..8 {
+            let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
+            fours[i] =
+                if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) };
+        }
+        let mut eights = fours;
+        for i in 0..8 {
+            let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
+            eights[i] = if i < 4 {
+                _mm256_permute2x128_si256::<0x20>(a, b)
+            } else {
+                _mm256_permute2x128_si256::<0x31>(a, b)
+            };
+        }
+        eights
     }
 }

@@ -21,6 +21,7 @@ row! {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type M = __mmask16;
     type W = __m512i;
 
     #[inline(always)]
@@ -89,6 +90,18 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn gt(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
+    }
+
+    #[inline(always)]
+    fn select(self, mask: __mmask16, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: the token proves the feature.
+        unsafe { _mm512_mask_blend_ps(mask, b, a) }
+    }
+
+    #[inline(always)]
     fn scale_by_power(self, a: __m512, exponent: __m512) -> __m512 {
         // SAFETY: the token proves the feature.
         unsafe { _mm512_scalef_ps(a, exponent) }
@@ -142,23 +155,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
-        // SAFETY: 64 bytes are read from arrays of 16 u32; the token proves AVX-512 F and AVX2.
-        let columns = unsafe {
+        let mut out = [Words([0; LANES]); LANES];
+        // SAFETY: 64 bytes are read from and written to arrays of 16 u32; the token proves
+        // AVX-512 F.
+        unsafe {
             let flip = _mm512_set1_epi32(flip as i32);
-            transpose_16x16(rows.map(
-                #[inline(always)]
-                |row| _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().cast()), flip),
-            ))
-        };
-        columns.map(
-            #[inline(always)]
-            |column| {
-                let mut words = Words([0; LANES]);
-                // SAFETY: 64 bytes are written to an array of 16 u32.
-                unsafe { _mm512_storeu_si512(words.0.as_mut_ptr().cast(), column) };
-                words
-            },
-        )
+            let mut vectors = [flip; LANES];
+            for (vector, row) in vectors.iter_mut().zip(rows) {
+                *vector = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().cast()), flip);
+            }
+            for (column, out) in transpose_16x16(vectors).into_iter().zip(&mut out) {
+                _mm512_storeu_si512(out.0.as_mut_ptr().cast(), column);
+            }
+        }
+        out
     }
 
     #[inline(always)]
@@ -176,45 +186,41 @@ impl Simd for Avx512 {
 unsafe fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {
     // SAFETY: the caller has AVX-512 F.
     unsafe {
-        let pairs: [__m512i; 16] = std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (rows[i & !1], rows[i | 1]);
-                if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) }
-            },
-        );
+        // Loops, as the closures of `array::from_fn` are compiled without the features.
+        let mut pairs = rows;
+        for i in 0..16 {
+            let (a, b) = (rows[i & !1], rows[i | 1]);
+            pairs[i] =
+                if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) };
+        }
         // Vector i of a group of four has words i, i + 4, i + 8, i + 12 of its four rows.
-        let fours: [__m512i; 16] = std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let first = i / 4 * 4 + i % 4 / 2;
-                let (a, b) = (pairs[first], pairs[first + 2]);
-                if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) }
-            },
-        );
+        let mut fours = pairs;
+        for i in 0..16 {
+            let first = i / 4 * 4 + i % 4 / 2;
+            let (a, b) = (pairs[first], pairs[first + 2]);
+            fours[i] =
+                if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) };
+        }
         // Of eight rows: words i and i + 8 in the low half of the vectors, then i + 4 and i + 12.
-        let eights: [__m512i; 16] = std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let first = i / 8 * 8 + i % 4;
-                let (a, b) = (fours[first], fours[first + 4]);
-                if i % 8 < 4 {
-                    _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
-                } else {
-                    _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
-                }
-            },
-        );
-        std::array::from_fn(
-            #[inline(always)]
-            |i| {
-                let (a, b) = (eights[i % 8], eights[i % 8 + 8]);
-                if i < 8 {
-                    _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
-                } else {
-                    _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
-                }
-            },
-        )
+        let mut eights = fours;
+        for i in 0..16 {
+            let first = i / 8 * 8 + i % 4;
+            let (a, b) = (fours[first], fours[first + 4]);
+            eights[i] = if i % 8 < 4 {
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
+            } else {
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
+            };
+        }
+        let mut sixteens = eights;
+        for i in 0..16 {
+            let (a, b) = (eights[i % 8], eights[i % 8 + 8]);
+            sixteens[i] = if i < 8 {
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
+            } else {
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
+            };
+        }
+        sixteens
     }
 }

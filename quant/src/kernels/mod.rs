@@ -25,11 +25,12 @@ mod work;
 mod tests;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
-pub(crate) use panel::{CodePanel, CodeTile};
+pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
-    ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, TILE_TOKENS, Words,
+    ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
 };
+pub(crate) use vector::{sum, sum_of_squares};
 pub(crate) use work::Work;
 
 /// Hands the list of operations to a macro: the only place that names them.

@@ -17,6 +17,7 @@ row! { Isa::Scalar, Scalar }
 impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
+    type M = [bool; LANES];
     type W = [u32; LANES];
 
     #[inline(always)]
@@ -72,6 +73,16 @@ impl Simd for Scalar {
     #[inline(always)]
     fn min(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
         array::from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+
+    #[inline(always)]
+    fn gt(self, a: [f32; LANES], b: [f32; LANES]) -> [bool; LANES] {
+        array::from_fn(|i| a[i] > b[i])
+    }
+
+    #[inline(always)]
+    fn select(self, mask: [bool; LANES], a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        array::from_fn(|i| if mask[i] { a[i] } else { b[i] })
     }
 
     #[inline(always)]

@@ -40,6 +40,8 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// Sixteen i32.
     type I: Copy;
+    /// Sixteen answers.
+    type M: Copy;
     /// Sixteen words of weight codes, made ready for [`dot`](Self::dot).
     type W: Copy;
 
@@ -62,6 +64,10 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a` where `a < b`, otherwise `b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Whether `a > b`.
+    fn gt(self, a: Self::F, b: Self::F) -> Self::M;
+    /// `a` where the answer is yes, otherwise `b`.
+    fn select(self, mask: Self::M, a: Self::F, b: Self::F) -> Self::F;
     /// `a` times two to the power of the whole number `exponent` in -150..=128, rounded once;
     /// `a` is in 0.5..=2 or NaN.
     fn scale_by_power(self, a: Self::F, exponent: Self::F) -> Self::F;

@@ -36,15 +36,7 @@ pub(crate) fn max<S: Simd>(simd: S, values: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn rms_norm<S: Simd>(simd: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == weight.len() && x.len() == out.len());
-    let squares = fold(
-        simd,
-        x,
-        0.0,
-        0.0,
-        #[inline(always)]
-        |sum, v| simd.mul_add(v, v, sum),
-    );
-    let mean = tree(squares, |a, b| a + b) / x.len() as f32;
+    let mean = sum_of_squares(simd, x) / x.len() as f32;
     let scale = simd.splat(1.0 / (mean + eps).sqrt());
     zip_map(
         simd,
@@ -71,18 +63,33 @@ pub(crate) fn softmax_in_place<S: Simd>(simd: S, row: &mut [f32]) {
         #[inline(always)]
         |v| exp_lanes(simd, simd.sub(v, largest)),
     );
-    let sum = tree(
-        fold(
-            simd,
-            row,
-            0.0,
-            0.0,
-            #[inline(always)]
-            |sum, v| simd.add(sum, v),
-        ),
-        |a, b| a + b,
+    scale_in_place(simd, row, 1.0 / sum(simd, row));
+}
+
+#[inline(always)]
+pub(crate) fn sum<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    let lanes = fold(
+        simd,
+        values,
+        0.0,
+        0.0,
+        #[inline(always)]
+        |sum, v| simd.add(sum, v),
     );
-    scale_in_place(simd, row, 1.0 / sum);
+    tree(lanes, |a, b| a + b)
+}
+
+#[inline(always)]
+pub(crate) fn sum_of_squares<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    let lanes = fold(
+        simd,
+        values,
+        0.0,
+        0.0,
+        #[inline(always)]
+        |sum, v| simd.mul_add(v, v, sum),
+    );
+    tree(lanes, |a, b| a + b)
 }
 
 #[inline(always)]

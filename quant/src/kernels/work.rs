@@ -1,14 +1,17 @@
-//! Portable code compiled for each instruction set.
+//! Operations that are not of the table, compiled for each instruction set.
 //!
-//! Encoders and decoders are plain loops over arrays. They need no intrinsics, only a compiler that
-//! may use the wide registers: the same operations in the same order, so the same bits.
+//! A decoder is a plain loop over arrays: it needs no intrinsics, only a compiler that may use the
+//! wide registers. An encoder's searches are written in lanes. Either way it is the same operations
+//! in the same order, so the same bits.
 
-use super::{Isa, Kernels};
+use super::{Isa, Kernels, scalar::Scalar, simd::Simd};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
 
 /// Something to compute. `run` and all that it calls must be `#[inline(always)]`, or they are
 /// compiled for the plainest machine.
 pub(crate) trait Work {
-    fn run(self);
+    fn run<S: Simd>(self, simd: S);
 }
 
 impl Kernels {
@@ -22,19 +25,26 @@ impl Kernels {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2(work) },
-            _ => work.run(),
+            _ => scalar(work),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn avx512(work: impl Work) {
-    work.run();
+    // SAFETY: the features of the row are those of this function.
+    work.run(unsafe { Avx512::assume() });
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn avx2(work: impl Work) {
-    work.run();
+    // SAFETY: the features of the row are those of this function.
+    work.run(unsafe { Avx2::assume() });
+}
+
+fn scalar(work: impl Work) {
+    // SAFETY: the scalar row needs no features.
+    work.run(unsafe { Scalar::assume() });
 }

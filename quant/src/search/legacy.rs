@@ -10,9 +10,12 @@ use super::{
     affine::{MinSign, fit_affine},
     panel::{CodeRange, GROUPS, Panel},
     symmetric::fit_symmetric,
-    weighting::{limit, mean_square, weigh_by},
+    weighting::{limit, weigh_by},
 };
-use crate::packing::HalfLe;
+use crate::{
+    kernels::{LANES, Simd},
+    packing::HalfLe,
+};
 
 const BLOCK: usize = 32;
 
@@ -23,17 +26,20 @@ const TRIALS: usize = 7;
 /// `write` takes the block's index, its scale and its codes.
 #[inline(always)]
 pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
+    simd: impl Simd,
     row: &[f32],
     importance: Option<&[f32]>,
     mut write: impl FnMut(usize, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: -f32::from(HALF_RANGE), highest: f32::from(HALF_RANGE - 1) };
-    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(row, q)) {
+    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(simd, row, q)) {
         return weighted.for_each_panel(
+            simd,
             #[inline(always)]
             |first, blocks, panel| {
-                let scales = fit_symmetric(panel, range).scale.map(HalfLe::finite);
-                let codes = panel.codes(&scales.map(HalfLe::to_f32), &[0.0; GROUPS], range);
+                let scales = halves(simd, fit_symmetric(simd, panel, range).scale);
+                let zero = simd.splat(0.0);
+                let codes = panel.codes(simd, values(simd, scales), zero, range);
                 for g in 0..blocks {
                     write(first + g, scales[g], &codes[g]);
                 }
@@ -50,20 +56,23 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
 /// the block's index, its scale, its minimum and its codes.
 #[inline(always)]
 pub(crate) fn encode_affine<const LARGEST: u8>(
+    simd: impl Simd,
     row: &[f32],
     importance: Option<&[f32]>,
     mut write: impl FnMut(usize, HalfLe, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: 0.0, highest: f32::from(LARGEST) };
-    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(row, q)) {
+    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(simd, row, q)) {
         return weighted.for_each_panel(
+            simd,
             #[inline(always)]
             |first, blocks, panel| {
-                let fit = fit_affine(panel, range, MinSign::Any, TRIALS);
-                let (scales, mins) =
-                    (fit.scale.map(HalfLe::finite), fit.min.map(|min| HalfLe::finite(-min)));
-                let subtracted = mins.map(|min| -min.to_f32());
-                let codes = panel.codes(&scales.map(HalfLe::to_f32), &subtracted, range);
+                let fit = fit_affine(simd, panel, range, MinSign::Any, TRIALS);
+                let zero = simd.splat(0.0);
+                let scales = halves(simd, fit.scale);
+                let mins = halves(simd, simd.sub(zero, fit.min));
+                let subtracted = simd.sub(zero, values(simd, mins));
+                let codes = panel.codes(simd, values(simd, scales), subtracted, range);
                 for g in 0..blocks {
                     write(first + g, scales[g], mins[g], &codes[g]);
                 }
@@ -85,23 +94,43 @@ struct WeightedRow {
 impl WeightedRow {
     /// `None` where the importance is zero throughout.
     #[inline(always)]
-    fn new(row: &[f32], importance: &[f32]) -> Option<WeightedRow> {
+    fn new(simd: impl Simd, row: &[f32], importance: &[f32]) -> Option<WeightedRow> {
         let weights: Vec<f32> = row.iter().copied().map(limit).collect();
         let mut weighted = vec![0.0; row.len()];
-        weigh_by(importance, &weights, mean_square(&weights), &mut weighted)
+        weigh_by(simd, importance, &weights, &mut weighted)
             .then_some(WeightedRow { weights, importance: weighted })
     }
 
-    /// Hands over the row in panels: index of the first block, number of blocks, and the panel;
-    /// the last may have fewer than eight blocks.
+    /// Hands over the row in panels: index of the first block, number of blocks, and the panel,
+    /// which blocks of zeros fill where the last has fewer.
     #[inline(always)]
-    fn for_each_panel(&self, mut encode: impl FnMut(usize, usize, &Panel<BLOCK>)) {
-        const PANEL: usize = BLOCK * GROUPS;
-        let panels = self.weights.chunks(PANEL).zip(self.importance.chunks(PANEL));
-        for (p, (weights, importance)) in panels.enumerate() {
-            encode(p * GROUPS, weights.len() / BLOCK, &Panel::new(weights, importance));
+    fn for_each_panel(&self, simd: impl Simd, mut encode: impl FnMut(usize, usize, &Panel<BLOCK>)) {
+        let blocks = self.weights.as_chunks().0.chunks(GROUPS);
+        let blocks = blocks.zip(self.importance.as_chunks().0.chunks(GROUPS));
+        for (p, (weights, importance)) in blocks.enumerate() {
+            let panel = Panel::new(simd, &filled(weights), &filled(importance));
+            encode(p * GROUPS, weights.len(), &panel);
         }
     }
+}
+
+#[inline(always)]
+fn filled(blocks: &[[f32; BLOCK]]) -> [[f32; BLOCK]; GROUPS] {
+    let mut filled = [[0.0; BLOCK]; GROUPS];
+    filled[..blocks.len()].copy_from_slice(blocks);
+    filled
+}
+
+#[inline(always)]
+fn halves<S: Simd>(simd: S, values: S::F) -> [HalfLe; GROUPS] {
+    let mut stored = [0.0; LANES];
+    simd.store(values, &mut stored);
+    stored.map(HalfLe::finite)
+}
+
+#[inline(always)]
+fn values<S: Simd>(simd: S, halves: [HalfLe; GROUPS]) -> S::F {
+    simd.load(&halves.map(HalfLe::to_f32))
 }
 
 /// The first weight of largest magnitude gets code 0; the scale takes the opposite of its sign.

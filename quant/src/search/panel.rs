@@ -1,20 +1,20 @@
-//! Eight groups of weights side by side, and the sums every search is made of.
+//! Sixteen groups of weights side by side, and the sums every search is made of.
 
-/// Groups in a panel.
-pub(super) const GROUPS: usize = 8;
+use crate::kernels::{LANES, Lanes, Simd, Words};
 
-/// One number for each group of a panel.
-pub(super) type Lanes = [f32; GROUPS];
+/// Groups in a panel: one in each lane.
+pub(super) const GROUPS: usize = LANES;
 
-/// Zero for each group.
-pub(super) const ZERO: Lanes = [0.0; GROUPS];
+/// Adding and subtracting it rounds a number below 2^22 to a whole one, ties to even: the sum has
+/// no bits below one. The sum's low byte is that number's.
+const ROUNDER: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// Eight groups of `N` weights: `weights[i][g]` is weight `i` of group `g`.
+/// Sixteen groups of `N` weights: lane `g` of vector `i` is weight `i` of group `g`.
 pub(super) struct Panel<const N: usize> {
     /// The weights, finite.
-    pub(super) weights: [Lanes; N],
+    weights: [Lanes; N],
     /// What the squared error of each weight counts.
-    pub(super) importance: [Lanes; N],
+    importance: [Lanes; N],
 }
 
 /// The codes that a format has.
@@ -29,85 +29,105 @@ pub(crate) struct CodeRange {
 /// Weighted sums over each group: of the codes `l`, of their squares, and of their products with
 /// the weights `x`.
 #[derive(Clone, Copy)]
-pub(super) struct Moments {
-    pub(super) l: Lanes,
-    pub(super) ll: Lanes,
-    pub(super) xl: Lanes,
+pub(super) struct Moments<S: Simd> {
+    pub(super) l: S::F,
+    pub(super) ll: S::F,
+    pub(super) xl: S::F,
 }
 
 impl CodeRange {
-    /// The code nearest to `value`, ties to even. Comparisons are written so that NaN gives the
-    /// lowest code and that each is one instruction.
+    /// The codes nearest to `values`, ties to even; the lowest for NaN.
     #[inline(always)]
-    pub(super) fn nearest(self, value: f32) -> f32 {
-        // Adding and taking away 1.5 * 2^23 leaves an integer: the sum has no bits below one.
-        const INTEGER: f32 = 12_582_912.0;
-        let value = if value > self.lowest { value } else { self.lowest };
-        let value = if value < self.highest { value } else { self.highest };
-        (value + INTEGER) - INTEGER
+    pub(super) fn nearest<S: Simd>(self, simd: S, values: S::F) -> S::F {
+        let values = simd.max(values, simd.splat(self.lowest));
+        let values = simd.min(values, simd.splat(self.highest));
+        let rounder = simd.splat(ROUNDER);
+        simd.sub(simd.add(values, rounder), rounder)
     }
 }
 
 impl<const N: usize> Panel<N> {
-    pub(super) const ZERO: Panel<N> = Panel { weights: [ZERO; N], importance: [ZERO; N] };
-
-    /// From up to eight groups, one after another; missing ones are zero and count nothing.
+    /// From sixteen groups; those that count nothing fill up.
     #[inline(always)]
-    pub(super) fn new(weights: &[f32], importance: &[f32]) -> Panel<N> {
-        Panel { weights: side_by_side(weights), importance: side_by_side(importance) }
+    pub(super) fn new<S: Simd>(
+        simd: S,
+        weights: &[[f32; N]; GROUPS],
+        importance: &[[f32; N]; GROUPS],
+    ) -> Panel<N> {
+        Panel { weights: side_by_side(simd, weights), importance: side_by_side(simd, importance) }
     }
 
     /// Codes of the weights for `weight = code / inverse - min`.
     #[inline(always)]
-    fn codes_of(&self, i: usize, inverse: &Lanes, min: &Lanes, range: CodeRange) -> Lanes {
-        let mut codes = ZERO;
-        for g in 0..GROUPS {
-            codes[g] = range.nearest((self.weights[i][g] + min[g]) * inverse[g]);
-        }
-        codes
+    fn codes_of<S: Simd>(
+        simd: S,
+        weights: S::F,
+        inverse: S::F,
+        min: S::F,
+        range: CodeRange,
+    ) -> S::F {
+        range.nearest(simd, simd.mul(simd.add(weights, min), inverse))
     }
 
     /// Sums over the codes that `inverse` and `min` give.
     #[inline(always)]
-    pub(super) fn moments(&self, inverse: &Lanes, min: &Lanes, range: CodeRange) -> Moments {
-        let mut sums = Moments { l: ZERO, ll: ZERO, xl: ZERO };
-        for i in 0..N {
-            let codes = self.codes_of(i, inverse, min, range);
-            let (weights, importance) = (&self.weights[i], &self.importance[i]);
-            for g in 0..GROUPS {
-                let weighted = importance[g] * codes[g];
-                sums.l[g] += weighted;
-                sums.ll[g] += weighted * codes[g];
-                sums.xl[g] += weighted * weights[g];
-            }
+    pub(super) fn moments<S: Simd>(
+        &self,
+        simd: S,
+        inverse: S::F,
+        min: S::F,
+        range: CodeRange,
+    ) -> Moments<S> {
+        let zero = simd.splat(0.0);
+        let (mut l, mut ll, mut xl) = (zero, zero, zero);
+        for (weights, importance) in self.weights.iter().zip(&self.importance) {
+            let weights = simd.load(&weights.0);
+            let codes = Self::codes_of(simd, weights, inverse, min, range);
+            let weighted = simd.mul(simd.load(&importance.0), codes);
+            l = simd.add(l, weighted);
+            ll = simd.add(ll, simd.mul(weighted, codes));
+            xl = simd.add(xl, simd.mul(weighted, weights));
         }
-        sums
+        Moments { l, ll, xl }
     }
 
     /// Weighted squared error of `weight = scale * code - min` with the nearest codes.
     #[inline(always)]
-    pub(super) fn error(&self, scale: &Lanes, min: &Lanes, range: CodeRange) -> Lanes {
-        let inverse = inverse_or_zero(scale);
-        let mut error = ZERO;
-        for i in 0..N {
-            let codes = self.codes_of(i, &inverse, min, range);
-            for g in 0..GROUPS {
-                let off = (self.weights[i][g] + min[g]) - scale[g] * codes[g];
-                error[g] += self.importance[i][g] * (off * off);
-            }
+    pub(super) fn error<S: Simd>(&self, simd: S, scale: S::F, min: S::F, range: CodeRange) -> S::F {
+        let inverse = inverse_or_zero(simd, scale);
+        let mut error = simd.splat(0.0);
+        for (weights, importance) in self.weights.iter().zip(&self.importance) {
+            let raised = simd.add(simd.load(&weights.0), min);
+            let codes = range.nearest(simd, simd.mul(raised, inverse));
+            let off = simd.sub(raised, simd.mul(scale, codes));
+            error = simd.add(error, simd.mul(simd.load(&importance.0), simd.mul(off, off)));
         }
         error
     }
 
     /// The nearest codes for `weight = scale * code - min`, less the lowest code, by group.
     #[inline(always)]
-    pub(super) fn codes(&self, scale: &Lanes, min: &Lanes, range: CodeRange) -> [[u8; N]; GROUPS] {
-        let inverse = inverse_or_zero(scale);
+    pub(super) fn codes<S: Simd>(
+        &self,
+        simd: S,
+        scale: S::F,
+        min: S::F,
+        range: CodeRange,
+    ) -> [[u8; N]; GROUPS] {
+        let inverse = inverse_or_zero(simd, scale);
+        let from_lowest = simd.splat(ROUNDER - range.lowest);
         let mut groups = [[0; N]; GROUPS];
-        for i in 0..N {
-            let codes = self.codes_of(i, &inverse, min, range);
-            for (group, code) in groups.iter_mut().zip(codes) {
-                group[i] = (code - range.lowest) as u8;
+        for (c, columns) in self.weights.as_chunks::<LANES>().0.iter().enumerate() {
+            let mut codes = [[0.0f32; LANES]; LANES];
+            for (codes, weights) in codes.iter_mut().zip(columns) {
+                let nearest = Self::codes_of(simd, simd.load(&weights.0), inverse, min, range);
+                simd.store(simd.add(nearest, from_lowest), codes);
+            }
+            let codes: &[[u32; LANES]; LANES] = bytemuck::cast_ref(&codes);
+            for (group, words) in groups.iter_mut().zip(simd.transpose(codes.each_ref(), 0)) {
+                for (code, word) in group[c * LANES..].iter_mut().zip(words.0) {
+                    *code = word as u8;
+                }
             }
         }
         groups
@@ -115,26 +135,25 @@ impl<const N: usize> Panel<N> {
 
     /// Sums of the importance, and of the weights.
     #[inline(always)]
-    pub(super) fn weight_sums(&self) -> (Lanes, Lanes) {
-        let (mut importance, mut weights) = (ZERO, ZERO);
-        for i in 0..N {
-            for g in 0..GROUPS {
-                importance[g] += self.importance[i][g];
-                weights[g] += self.importance[i][g] * self.weights[i][g];
-            }
+    pub(super) fn weight_sums<S: Simd>(&self, simd: S) -> (S::F, S::F) {
+        let (mut importance, mut weights) = (simd.splat(0.0), simd.splat(0.0));
+        for (w, q) in self.weights.iter().zip(&self.importance) {
+            let q = simd.load(&q.0);
+            importance = simd.add(importance, q);
+            weights = simd.add(weights, simd.mul(q, simd.load(&w.0)));
         }
         (importance, weights)
     }
 
     /// Smallest and largest weight of each group.
     #[inline(always)]
-    pub(super) fn extremes(&self) -> (Lanes, Lanes) {
-        let (mut low, mut high) = (self.weights[0], self.weights[0]);
-        for weights in &self.weights {
-            for g in 0..GROUPS {
-                low[g] = low[g].min(weights[g]);
-                high[g] = high[g].max(weights[g]);
-            }
+    pub(super) fn extremes<S: Simd>(&self, simd: S) -> (S::F, S::F) {
+        let first = simd.load(&self.weights[0].0);
+        let (mut low, mut high) = (first, first);
+        for weights in &self.weights[1..] {
+            let weights = simd.load(&weights.0);
+            low = simd.min(low, weights);
+            high = simd.max(high, weights);
         }
         (low, high)
     }
@@ -142,22 +161,23 @@ impl<const N: usize> Panel<N> {
 
 /// The inverse of each scale, zero where that is no number to multiply by.
 #[inline(always)]
-pub(super) fn inverse_or_zero(scale: &Lanes) -> Lanes {
-    let mut inverse = ZERO;
-    for g in 0..GROUPS {
-        let exact = 1.0 / scale[g];
-        inverse[g] = if exact.abs() < f32::INFINITY { exact } else { 0.0 };
-    }
-    inverse
+pub(super) fn inverse_or_zero<S: Simd>(simd: S, scale: S::F) -> S::F {
+    let zero = simd.splat(0.0);
+    let inverse = simd.div(simd.splat(1.0), scale);
+    let magnitude = simd.max(inverse, simd.sub(zero, inverse));
+    simd.select(simd.gt(simd.splat(f32::INFINITY), magnitude), inverse, zero)
 }
 
 #[inline(always)]
-fn side_by_side<const N: usize>(groups: &[f32]) -> [Lanes; N] {
-    let mut panel = [ZERO; N];
-    for (g, group) in groups.chunks_exact(N).enumerate() {
-        for (lanes, &value) in panel.iter_mut().zip(group) {
-            lanes[g] = value;
+fn side_by_side<S: Simd, const N: usize>(simd: S, groups: &[[f32; N]; GROUPS]) -> [Lanes; N] {
+    const { assert!(N.is_multiple_of(LANES)) };
+    let mut panel = [Lanes([0.0; LANES]); N];
+    for (c, columns) in panel.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        let mut rows = [&[0; LANES]; LANES];
+        for (row, group) in rows.iter_mut().zip(groups) {
+            *row = bytemuck::cast_ref(&group.as_chunks::<LANES>().0[c]);
         }
+        *columns = bytemuck::cast::<[Words; LANES], _>(simd.transpose(rows, 0));
     }
     panel
 }

@@ -1,6 +1,7 @@
 //! The common scale of a super-block, of which every group's scale is an integer multiple.
 
 use super::panel::CodeRange;
+use crate::kernels::{LANES, Simd};
 
 /// A common scale and how well its multiples meet the wanted values.
 #[derive(Clone, Copy)]
@@ -9,11 +10,24 @@ pub(super) struct Candidate {
     pub(super) error: f32,
 }
 
+/// The integer codes of scales, and which of them the extreme value is tried at.
+#[derive(Clone, Copy)]
+pub(crate) struct ScaleCodes {
+    pub(crate) range: CodeRange,
+    /// The extreme value takes each of these codes,
+    pub(crate) ends: &'static [f32],
+    /// and smaller ones, in this many trials (of which a vector holds sixteen),
+    pub(crate) trials: usize,
+    /// down by this share.
+    pub(crate) shrink: f32,
+}
+
 /// The `K` best of the common scales that take the value of largest magnitude to one of the codes
 /// that `codes` tries. `values` have a curvature each: the error grows by it times the squared
 /// distance.
 #[inline(always)]
-pub(super) fn best_common_scales<const K: usize>(
+pub(super) fn best_common_scales<S: Simd, const K: usize>(
+    simd: S,
     values: &[f32],
     curvature: &[f32],
     codes: ScaleCodes,
@@ -24,35 +38,42 @@ pub(super) fn best_common_scales<const K: usize>(
         return best;
     }
     for &end in codes.ends {
-        for trial in 0..codes.trials {
-            let code = end * (1.0 - codes.shrink * trial as f32 / codes.trials as f32);
-            let common = extreme / code;
-            insert(
-                &mut best,
-                Candidate { common, error: error(values, curvature, common, codes.range) },
-            );
+        for first in (0..codes.trials).step_by(LANES) {
+            let mut common = [0.0f32; LANES];
+            for (trial, common) in (first..).zip(&mut common) {
+                let code = end * (1.0 - codes.shrink * trial as f32 / codes.trials as f32);
+                *common = extreme / code;
+            }
+            let mut errors = [0.0f32; LANES];
+            let found = error(simd, values, curvature, simd.load(&common), codes.range);
+            simd.store(found, &mut errors);
+            let trials = common.into_iter().zip(errors).take(codes.trials - first);
+            for (common, error) in trials {
+                insert(&mut best, Candidate { common, error });
+            }
         }
     }
     best
 }
 
-/// The integer codes of scales, and which of them the extreme value is tried at.
-#[derive(Clone, Copy)]
-pub(crate) struct ScaleCodes {
-    pub(crate) range: CodeRange,
-    /// The extreme value takes each of these codes,
-    pub(crate) ends: &'static [f32],
-    /// and smaller ones, in this many trials,
-    pub(crate) trials: usize,
-    /// down by this share.
-    pub(crate) shrink: f32,
-}
-
+/// The error of a common scale per lane.
 #[inline(always)]
-fn error(values: &[f32], curvature: &[f32], common: f32, range: CodeRange) -> f32 {
-    let inverse = 1.0 / common;
-    let off = |value: f32| value - common * range.nearest(value * inverse);
-    values.iter().zip(curvature).map(|(&v, &c)| c * off(v) * off(v)).sum()
+fn error<S: Simd>(
+    simd: S,
+    values: &[f32],
+    curvature: &[f32],
+    common: S::F,
+    range: CodeRange,
+) -> S::F {
+    let inverse = simd.div(simd.splat(1.0), common);
+    let mut error = simd.splat(0.0);
+    for (&value, &curvature) in values.iter().zip(curvature) {
+        let value = simd.splat(value);
+        let codes = range.nearest(simd, simd.mul(value, inverse));
+        let off = simd.sub(value, simd.mul(common, codes));
+        error = simd.add(error, simd.mul(simd.splat(curvature), simd.mul(off, off)));
+    }
+    error
 }
 
 #[inline(always)]

@@ -1,19 +1,30 @@
 //! Super-blocks: groups whose scales and minima are integer multiples of two common halves.
+//!
+//! A panel holds one super-block of sixteen groups or two of eight. What belongs to a super-block
+//! is an array of [`MAX_BLOCKS`] here, what belongs to a group a lane.
 
 use super::{
-    affine::{AffineFit, MinSign, fit_affine},
-    k_row::SUPER_BLOCK,
-    panel::{CodeRange, GROUPS, Lanes, Panel, ZERO, inverse_or_zero},
+    affine::{MinSign, fit_affine},
+    k_row::{MAX_BLOCKS, Row, SUPER_BLOCK, blocks_of_panel},
+    panel::{CodeRange, GROUPS, Panel, inverse_or_zero},
     scale_grid::{ScaleCodes, best_common_scales},
-    symmetric::{SymmetricFit, fit_symmetric},
+    symmetric::fit_symmetric,
 };
-use crate::packing::HalfLe;
+use crate::{
+    kernels::{LANES, Simd},
+    packing::HalfLe,
+};
 
 /// How often integers are moved and the common scales fitted to the codes, at most.
 const ROUNDS: usize = 4;
 
-/// How many common scales, and how many common minima, are tried.
-const STARTS: usize = 3;
+/// How many common scales are tried, for groups without a minimum.
+const SYMMETRIC_STARTS: usize = 4;
+
+/// How many common scales, and how many common minima, are tried for groups with a minimum, and
+/// how many of their pairs have their integers moved.
+const AFFINE_STARTS: usize = 3;
+const AFFINE_MOVED: usize = 3;
 
 /// What the integers of a format can be.
 #[derive(Clone, Copy)]
@@ -36,99 +47,79 @@ pub(crate) struct SuperBlock {
     pub(crate) codes: [u8; SUPER_BLOCK],
 }
 
-/// The common scales and the integers of `P` panels.
+/// Halves of the super-blocks and integers of their groups: scales, or minima.
 #[derive(Clone, Copy)]
-struct Grid<const P: usize> {
-    scale: HalfLe,
-    min: HalfLe,
-    scale_codes: [Lanes; P],
-    min_codes: [Lanes; P],
+struct Multiples {
+    common: [HalfLe; MAX_BLOCKS],
+    codes: [f32; GROUPS],
 }
 
-/// Encodes `8 * P` groups of `N` weights for `weight = scale * scale_code * code`.
+/// All that a panel's codes follow from.
+#[derive(Clone, Copy)]
+struct Grid {
+    scale: Multiples,
+    min: Multiples,
+}
+
+/// The grids with the least error found so far, chosen for each super-block by itself.
+#[derive(Clone, Copy)]
+struct Best {
+    error: [f32; MAX_BLOCKS],
+    grid: Grid,
+}
+
+/// Encodes a row whose groups have `N` weights for `weight = scale * scale_code * code`; `write`
+/// takes super-blocks and their index.
 #[inline(always)]
-pub(crate) fn encode_symmetric<const N: usize, const P: usize>(
-    weights: &[f32; SUPER_BLOCK],
-    importance: &[f32; SUPER_BLOCK],
+pub(crate) fn encode_symmetric<S: Simd, const N: usize>(
+    simd: S,
+    row: Row<'_>,
     shape: Shape,
-) -> SuperBlock {
-    let panels = panels::<N, P>(weights, importance);
-    let mut fits = [SymmetricFit::ZERO; P];
-    for (fit, panel) in fits.iter_mut().zip(&panels) {
-        *fit = fit_symmetric(panel, shape.codes);
-    }
-    let scales = fits.each_ref().map(|f| f.scale);
-    let curvature = fits.each_ref().map(|f| f.curvature);
-    let candidates = best_common_scales::<{ 2 * STARTS }>(
-        scales.as_flattened(),
-        curvature.as_flattened(),
-        shape.scales,
+    mut write: impl FnMut(usize, SuperBlock),
+) {
+    row.for_each_panel::<S, N>(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let search = Search { simd, panel, shape, moves: &SYMMETRIC_MOVES };
+            let fit = fit_symmetric(simd, panel, shape.codes);
+            let scales = search.starts::<SYMMETRIC_STARTS>(fit.scale, fit.curvature);
+            let mut best = Best::NONE;
+            for scale in scales {
+                search.move_into(Grid { scale, min: Multiples::ZERO }, &mut best);
+            }
+            search.settle(&mut best);
+            search.write(&best.grid, first, blocks, &mut write);
+        },
     );
-    let starts = candidates.map(|c| {
-        let (scale, scale_codes) = integers(&scales, c.common, shape.scales.range);
-        Grid { scale, min: HalfLe::ZERO, scale_codes, min_codes: [ZERO; P] }
-    });
-    best_settled(&panels, &starts, &SYMMETRIC_MOVES, shape).write(&panels, shape)
 }
 
-/// Encodes `8 * P` groups of `N` weights for
-/// `weight = scale * scale_code * code - min * min_code`.
+/// Encodes a row whose groups have `N` weights for
+/// `weight = scale * scale_code * code - min * min_code`; `write` takes super-blocks and their
+/// index.
 #[inline(always)]
-pub(crate) fn encode_affine<const N: usize, const P: usize>(
-    weights: &[f32; SUPER_BLOCK],
-    importance: &[f32; SUPER_BLOCK],
+pub(crate) fn encode_affine<S: Simd, const N: usize>(
+    simd: S,
+    row: Row<'_>,
     shape: Shape,
-) -> SuperBlock {
-    let panels = panels::<N, P>(weights, importance);
-    let mut fits = [AffineFit::ZERO; P];
-    for (fit, panel) in fits.iter_mut().zip(&panels) {
-        *fit = fit_affine(panel, shape.codes, MinSign::NonNegative, shape.trials);
-    }
-    let scales = fits.each_ref().map(|f| f.scale);
-    let mins = fits.each_ref().map(|f| f.min);
-    let common_scales = best_common_scales::<STARTS>(
-        scales.as_flattened(),
-        fits.each_ref().map(|f| f.scale_curvature).as_flattened(),
-        shape.scales,
+    mut write: impl FnMut(usize, SuperBlock),
+) {
+    row.for_each_panel::<S, N>(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let search = Search { simd, panel, shape, moves: &AFFINE_MOVES };
+            let fit = fit_affine(simd, panel, shape.codes, MinSign::NonNegative, shape.trials);
+            let scales = search.starts::<AFFINE_STARTS>(fit.scale, fit.scale_curvature);
+            let mins = search.starts::<AFFINE_STARTS>(fit.min, fit.min_curvature);
+            let mut best = Best::NONE;
+            for grid in search.best_pairs(&scales, &mins) {
+                search.move_into(grid, &mut best);
+            }
+            search.settle(&mut best);
+            search.write(&best.grid, first, blocks, &mut write);
+        },
     );
-    let common_mins = best_common_scales::<STARTS>(
-        mins.as_flattened(),
-        fits.each_ref().map(|f| f.min_curvature).as_flattened(),
-        shape.scales,
-    );
-    let starts: [Grid<P>; STARTS * STARTS] = std::array::from_fn(|i| {
-        let range = shape.scales.range;
-        let (scale, scale_codes) = integers(&scales, common_scales[i % STARTS].common, range);
-        let (min, min_codes) = integers(&mins, common_mins[i / STARTS].common, range);
-        Grid { scale, min, scale_codes, min_codes }
-    });
-    best_settled(&panels, &starts, &AFFINE_MOVES, shape).write(&panels, shape)
-}
-
-#[inline(always)]
-fn panels<const N: usize, const P: usize>(
-    weights: &[f32; SUPER_BLOCK],
-    importance: &[f32; SUPER_BLOCK],
-) -> [Panel<N>; P] {
-    const { assert!(N * P * GROUPS == SUPER_BLOCK) };
-    let mut panels = [const { Panel::ZERO }; P];
-    for (p, panel) in panels.iter_mut().enumerate() {
-        let part = p * N * GROUPS..(p + 1) * N * GROUPS;
-        *panel = Panel::new(&weights[part.clone()], &importance[part]);
-    }
-    panels
-}
-
-/// The half nearest to `common`, and the multiples of it nearest to `values`.
-#[inline(always)]
-fn integers<const P: usize>(
-    values: &[Lanes; P],
-    common: f32,
-    range: CodeRange,
-) -> (HalfLe, [Lanes; P]) {
-    let common = HalfLe::finite(common);
-    let inverse = inverse_or_zero(&[common.to_f32(); GROUPS])[0];
-    (common, values.map(|lanes| lanes.map(|v| range.nearest(v * inverse))))
 }
 
 /// Changes of a group's scale code and minimum code that are tried.
@@ -139,137 +130,246 @@ const SYMMETRIC_MOVES: [Move; 2] = [(-1.0, 0.0), (1.0, 0.0)];
 const AFFINE_MOVES: [Move; 6] =
     [(0.0, -1.0), (0.0, 1.0), (-1.0, 0.0), (1.0, 0.0), (-1.0, -1.0), (1.0, 1.0)];
 
-/// Moves the integers of each start once, and settles the start that has the least error then.
-#[inline(always)]
-fn best_settled<const N: usize, const P: usize>(
-    panels: &[Panel<N>; P],
-    starts: &[Grid<P>],
-    moves: &[Move],
+#[derive(Clone, Copy)]
+struct Search<'p, S: Simd, const N: usize> {
+    simd: S,
+    panel: &'p Panel<N>,
     shape: Shape,
-) -> Grid<P> {
-    let mut best = (f32::INFINITY, starts[0]);
-    for start in starts {
-        let mut grid = *start;
-        let error = move_integers(panels, &mut grid, moves, shape);
-        if error < best.0 {
-            best = (error, grid);
-        }
-    }
-    settle(panels, best, moves, shape)
+    moves: &'static [Move],
 }
 
-/// Refits the common scales and moves integers while that lowers the error.
-#[inline(always)]
-fn settle<const N: usize, const P: usize>(
-    panels: &[Panel<N>; P],
-    mut best: (f32, Grid<P>),
-    moves: &[Move],
-    shape: Shape,
-) -> Grid<P> {
-    for _ in 0..ROUNDS {
-        let mut grid = best.1;
-        grid.refit(panels, shape);
-        let error = move_integers(panels, &mut grid, moves, shape);
-        if error >= best.0 || error.is_nan() {
-            break;
+impl<S: Simd, const N: usize> Search<'_, S, N> {
+    /// The `K` best common halves for wanted `values` of the groups, and the integers nearest.
+    #[inline(always)]
+    fn starts<const K: usize>(&self, values: S::F, curvature: S::F) -> [Multiples; K] {
+        let (values, curvature) = (self.stored(values), self.stored(curvature));
+        let mut starts = [Multiples::ZERO; K];
+        for (b, groups) in blocks::<N>() {
+            let candidates = best_common_scales::<S, K>(
+                self.simd,
+                &values[groups.clone()],
+                &curvature[groups],
+                self.shape.scales,
+            );
+            for (start, candidate) in starts.iter_mut().zip(candidates) {
+                start.common[b] = HalfLe::finite(candidate.common);
+            }
         }
-        best = (error, grid);
+        for start in &mut starts {
+            let inverse = inverse_or_zero(self.simd, self.simd.load(&start.common_lanes::<N>()));
+            let wanted = self.simd.mul(self.simd.load(&values), inverse);
+            start.codes = self.stored(self.shape.scales.range.nearest(self.simd, wanted));
+        }
+        starts
     }
-    best.1
-}
 
-/// Gives each group the integers about its own with the least error; the sum of these errors.
-#[inline(always)]
-fn move_integers<const N: usize, const P: usize>(
-    panels: &[Panel<N>; P],
-    grid: &mut Grid<P>,
-    moves: &[Move],
-    shape: Shape,
-) -> f32 {
-    let (scale, min) = (grid.scale.to_f32(), grid.min.to_f32());
-    let mut total = 0.0;
-    for (p, panel) in panels.iter().enumerate() {
-        let (from_scale, from_min) = (grid.scale_codes[p], grid.min_codes[p]);
-        let mut least =
-            panel.error(&from_scale.map(|c| c * scale), &from_min.map(|c| c * min), shape.codes);
+    #[inline(always)]
+    fn stored(&self, lanes: S::F) -> [f32; LANES] {
+        let mut stored = [0.0; LANES];
+        self.simd.store(lanes, &mut stored);
+        stored
+    }
+
+    /// The pairs of scales and minima with the least error, chosen for each super-block by itself.
+    #[inline(always)]
+    fn best_pairs(
+        &self,
+        scales: &[Multiples; AFFINE_STARTS],
+        mins: &[Multiples; AFFINE_STARTS],
+    ) -> [Grid; AFFINE_MOVED] {
+        let mut best = [Best::NONE; AFFINE_MOVED];
+        for &min in mins {
+            for &scale in scales {
+                let grid = Grid { scale, min };
+                let (scale, min) = self.scale_and_min(&grid);
+                let errors = self.stored(self.panel.error(self.simd, scale, min, self.shape.codes));
+                for (b, groups) in blocks::<N>() {
+                    let error = errors[groups].iter().sum::<f32>();
+                    if let Some(place) = best.iter().position(|best| error < best.error[b]) {
+                        for worse in (place + 1..AFFINE_MOVED).rev() {
+                            let better = best[worse - 1];
+                            best[worse].take::<N>(b, &better.grid, better.error[b]);
+                        }
+                        best[place].take::<N>(b, &grid, error);
+                    }
+                }
+            }
+        }
+        best.map(|best| best.grid)
+    }
+
+    /// Gives each group of `grid` the integers about its own with the least error, and keeps the
+    /// super-blocks that are better than the best; whether there is one.
+    #[inline(always)]
+    fn move_into(&self, grid: Grid, best: &mut Best) -> bool {
+        let &Search { simd, shape, moves, .. } = self;
+        let (from_scale, from_min) = (simd.load(&grid.scale.codes), simd.load(&grid.min.codes));
+        let (mut best_scale, mut best_min) = (from_scale, from_min);
+        let mut least = self.error(&grid, from_scale, from_min);
         for &(scale_step, min_step) in moves {
             let range = shape.scales.range;
-            let scale_codes = from_scale.map(|c| range.nearest(c + scale_step));
-            let min_codes = from_min.map(|c| range.nearest(c + min_step));
-            let error = panel.error(
-                &scale_codes.map(|c| c * scale),
-                &min_codes.map(|c| c * min),
-                shape.codes,
-            );
-            for g in 0..GROUPS {
-                let better = error[g] < least[g];
-                least[g] = if better { error[g] } else { least[g] };
-                grid.scale_codes[p][g] =
-                    if better { scale_codes[g] } else { grid.scale_codes[p][g] };
-                grid.min_codes[p][g] = if better { min_codes[g] } else { grid.min_codes[p][g] };
+            let scale_codes = range.nearest(simd, simd.add(from_scale, simd.splat(scale_step)));
+            let min_codes = range.nearest(simd, simd.add(from_min, simd.splat(min_step)));
+            let error = self.error(&grid, scale_codes, min_codes);
+            let better = simd.gt(least, error);
+            least = simd.select(better, error, least);
+            best_scale = simd.select(better, scale_codes, best_scale);
+            best_min = simd.select(better, min_codes, best_min);
+        }
+        let mut moved = grid;
+        moved.scale.codes = self.stored(best_scale);
+        moved.min.codes = self.stored(best_min);
+        best.take_better::<N>(&moved, &self.stored(least))
+    }
+
+    /// Errors of the groups, with these integers in place of those of `grid`.
+    #[inline(always)]
+    fn error(&self, grid: &Grid, scale_codes: S::F, min_codes: S::F) -> S::F {
+        let scale = self.multiplied(&grid.scale, scale_codes);
+        let min = self.multiplied(&grid.min, min_codes);
+        self.panel.error(self.simd, scale, min, self.shape.codes)
+    }
+
+    /// `codes` times the common halves of `multiples`.
+    #[inline(always)]
+    fn multiplied(&self, multiples: &Multiples, codes: S::F) -> S::F {
+        self.simd.mul(codes, self.simd.load(&multiples.common_lanes::<N>()))
+    }
+
+    /// Refits the common scales and moves integers while that lowers the error.
+    #[inline(always)]
+    fn settle(&self, best: &mut Best) {
+        for _ in 0..ROUNDS {
+            let refitted = self.refit(best.grid);
+            if !self.move_into(refitted, best) {
+                break;
             }
         }
-        total += least.iter().sum::<f32>();
-    }
-    total
-}
-
-impl<const P: usize> Grid<P> {
-    /// Scale and minimum of the groups of panel `p`.
-    #[inline(always)]
-    fn group(&self, p: usize) -> (Lanes, Lanes) {
-        let (scale, min) = (self.scale.to_f32(), self.min.to_f32());
-        (self.scale_codes[p].map(|c| c * scale), self.min_codes[p].map(|c| c * min))
     }
 
-    /// Fits the common scales to the codes by least squares over the super-block: with the
+    /// Fits the common scales to the codes by least squares over each super-block: with the
     /// regressors `u = scale_code * code` and `v = -min_code`, `weight = scale * u + min * v`.
     #[inline(always)]
-    fn refit<const N: usize>(&mut self, panels: &[Panel<N>; P], shape: Shape) {
-        let (mut uu, mut uv, mut vv, mut xu, mut xv) = (0.0f64, 0.0f64, 0.0f64, 0.0f64, 0.0f64);
-        for (p, panel) in panels.iter().enumerate() {
-            let (scale, min) = self.group(p);
-            let sums = panel.moments(&inverse_or_zero(&scale), &min, shape.codes);
-            let (w, x) = panel.weight_sums();
-            for g in 0..GROUPS {
-                let (s, m) = (f64::from(self.scale_codes[p][g]), f64::from(self.min_codes[p][g]));
-                uu += s * s * f64::from(sums.ll[g]);
-                uv -= s * m * f64::from(sums.l[g]);
-                vv += m * m * f64::from(w[g]);
-                xu += s * f64::from(sums.xl[g]);
-                xv -= m * f64::from(x[g]);
+    fn refit(&self, mut grid: Grid) -> Grid {
+        let &Search { simd, panel, shape, .. } = self;
+        let (scale, min) = self.scale_and_min(&grid);
+        let sums = panel.moments(simd, inverse_or_zero(simd, scale), min, shape.codes);
+        let (w, x) = panel.weight_sums(simd);
+        let [w, x, l, ll, xl] = [w, x, sums.l, sums.ll, sums.xl].map(
+            #[inline(always)]
+            |lanes| self.stored(lanes).map(f64::from),
+        );
+        for (b, groups) in blocks::<N>() {
+            let (mut uu, mut uv, mut vv, mut xu, mut xv) = (0.0f64, 0.0, 0.0, 0.0, 0.0);
+            for g in groups {
+                let (s, m) = (f64::from(grid.scale.codes[g]), f64::from(grid.min.codes[g]));
+                uu += s * s * ll[g];
+                uv -= s * m * l[g];
+                vv += m * m * w[g];
+                xu += s * xl[g];
+                xv -= m * x[g];
+            }
+            let determinant = uu * vv - uv * uv;
+            if determinant > 1e-9 * uu * vv {
+                grid.scale.common[b] = HalfLe::finite(((xu * vv - xv * uv) / determinant) as f32);
+                grid.min.common[b] = HalfLe::finite(((xv * uu - xu * uv) / determinant) as f32);
+            } else if uu > 0.0 {
+                let rest = xu - f64::from(grid.min.common[b].to_f32()) * uv;
+                grid.scale.common[b] = HalfLe::finite((rest / uu) as f32);
+            } else if vv > 0.0 {
+                grid.min.common[b] = HalfLe::finite((xv / vv) as f32);
             }
         }
-        let determinant = uu * vv - uv * uv;
-        if determinant > 1e-9 * uu * vv {
-            self.scale = HalfLe::finite(((xu * vv - xv * uv) / determinant) as f32);
-            self.min = HalfLe::finite(((xv * uu - xu * uv) / determinant) as f32);
-        } else if uu > 0.0 {
-            let rest = xu - f64::from(self.min.to_f32()) * uv;
-            self.scale = HalfLe::finite((rest / uu) as f32);
-        } else if vv > 0.0 {
-            self.min = HalfLe::finite((xv / vv) as f32);
-        }
+        grid
     }
 
+    /// Scale and minimum of the groups.
     #[inline(always)]
-    fn write<const N: usize>(&self, panels: &[Panel<N>; P], shape: Shape) -> SuperBlock {
-        let mut block = SuperBlock {
-            scale: self.scale,
-            min: self.min,
-            scale_codes: [0; 16],
-            min_codes: [0; 16],
-            codes: [0; SUPER_BLOCK],
-        };
-        for (p, panel) in panels.iter().enumerate() {
-            for g in 0..GROUPS {
-                block.scale_codes[p * GROUPS + g] = self.scale_codes[p][g] as i8;
-                block.min_codes[p * GROUPS + g] = self.min_codes[p][g] as i8;
+    fn scale_and_min(&self, grid: &Grid) -> (S::F, S::F) {
+        let scale = self.multiplied(&grid.scale, self.simd.load(&grid.scale.codes));
+        (scale, self.multiplied(&grid.min, self.simd.load(&grid.min.codes)))
+    }
+
+    /// Hands over the panel's first `count` super-blocks, the first with index `first`.
+    #[inline(always)]
+    fn write(
+        &self,
+        grid: &Grid,
+        first: usize,
+        count: usize,
+        write: &mut impl FnMut(usize, SuperBlock),
+    ) {
+        let (scale, min) = self.scale_and_min(grid);
+        let codes = self.panel.codes(self.simd, scale, min, self.shape.codes);
+        for (b, groups) in blocks::<N>().take(count) {
+            let mut block = SuperBlock {
+                scale: grid.scale.common[b],
+                min: grid.min.common[b],
+                scale_codes: [0; 16],
+                min_codes: [0; 16],
+                codes: [0; SUPER_BLOCK],
+            };
+            for (i, g) in groups.clone().enumerate() {
+                block.scale_codes[i] = grid.scale.codes[g] as i8;
+                block.min_codes[i] = grid.min.codes[g] as i8;
             }
-            let (scale, min) = self.group(p);
-            let codes = panel.codes(&scale, &min, shape.codes);
-            block.codes[p * N * GROUPS..][..N * GROUPS].copy_from_slice(codes.as_flattened());
+            block.codes.copy_from_slice(codes[groups].as_flattened());
+            write(first + b, block);
         }
-        block
+    }
+}
+
+/// The super-blocks of a panel, and the lanes of each.
+#[inline(always)]
+fn blocks<const N: usize>() -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    let groups = SUPER_BLOCK / N;
+    (0..blocks_of_panel::<N>()).map(move |b| (b, b * groups..(b + 1) * groups))
+}
+
+impl Multiples {
+    const ZERO: Multiples = Multiples { common: [HalfLe::ZERO; MAX_BLOCKS], codes: [0.0; GROUPS] };
+
+    /// For each group the number of its super-block.
+    #[inline(always)]
+    fn common_lanes<const N: usize>(&self) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        for (b, groups) in blocks::<N>() {
+            lanes[groups].fill(self.common[b].to_f32());
+        }
+        lanes
+    }
+}
+
+impl Best {
+    const NONE: Best = Best {
+        error: [f32::INFINITY; MAX_BLOCKS],
+        grid: Grid { scale: Multiples::ZERO, min: Multiples::ZERO },
+    };
+
+    /// Takes over the super-blocks of `grid` whose groups' errors sum up to less; whether there is
+    /// one.
+    #[inline(always)]
+    fn take_better<const N: usize>(&mut self, grid: &Grid, errors: &[f32; GROUPS]) -> bool {
+        let mut improved = false;
+        for (b, groups) in blocks::<N>() {
+            let error = errors[groups].iter().sum::<f32>();
+            if error < self.error[b] {
+                improved = true;
+                self.take::<N>(b, grid, error);
+            }
+        }
+        improved
+    }
+
+    /// Takes over super-block `b` of `grid`.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self, b: usize, grid: &Grid, error: f32) {
+        self.error[b] = error;
+        let groups = SUPER_BLOCK / N;
+        let pairs = [(&mut self.grid.scale, &grid.scale), (&mut self.grid.min, &grid.min)];
+        for (best, new) in pairs {
+            best.common[b] = new.common[b];
+            best.codes[b * groups..][..groups].copy_from_slice(&new.codes[b * groups..][..groups]);
+        }
     }
 }

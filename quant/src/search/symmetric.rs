@@ -1,70 +1,68 @@
 //! Scales of groups without a minimum: `weight = scale * code`.
 
-use super::panel::{CodeRange, GROUPS, Lanes, Panel, ZERO, inverse_or_zero};
+use super::panel::{CodeRange, Panel, inverse_or_zero};
+use crate::kernels::Simd;
 
 /// Trial scales put the largest magnitude of a group between `lowest - REACH` and
-/// `lowest + REACH` codes, in `TRIALS` steps, and the same with the scale's sign turned.
+/// `lowest + REACH` codes, in `TRIALS` steps. More trials, and trials of the other sign, lower the
+/// error of no format by a thousandth.
 const REACH: f32 = 1.2;
-const TRIALS: usize = 37;
-
-/// How often codes are rounded to the best scale and the scale is fitted to the codes.
-const REFITS: usize = 2;
+const TRIALS: usize = 9;
 
 /// The best scale of each group, and how much the error grows with its square distance from it.
 #[derive(Clone, Copy)]
-pub(super) struct SymmetricFit {
-    pub(super) scale: Lanes,
-    pub(super) curvature: Lanes,
+pub(super) struct SymmetricFit<S: Simd> {
+    pub(super) scale: S::F,
+    pub(super) curvature: S::F,
 }
 
-impl SymmetricFit {
-    pub(super) const ZERO: SymmetricFit = SymmetricFit { scale: ZERO, curvature: ZERO };
+struct Best<S: Simd> {
+    gain: S::F,
+    fit: SymmetricFit<S>,
 }
 
-struct Best {
-    gain: Lanes,
-    fit: SymmetricFit,
-}
-
-/// Fits a scale of either sign to each group: the one with an additional code goes where the
-/// error is smaller.
+/// Fits a scale to each group. Its sign gives the weight of largest magnitude the lowest code, as
+/// there is one more on that side.
 ///
 /// With the codes `l` of a trial, the best scale is `Σwxl / Σwll`, and it lowers the error by
 /// `(Σwxl)² / Σwll`, the gain that is maximised.
 #[inline(always)]
-pub(super) fn fit_symmetric<const N: usize>(panel: &Panel<N>, range: CodeRange) -> SymmetricFit {
-    let (low, high) = panel.extremes();
-    let mut largest = ZERO;
-    for g in 0..GROUPS {
-        largest[g] = high[g].max(-low[g]);
-    }
-    let per_code = inverse_or_zero(&largest);
-    let mut best = Best { gain: ZERO, fit: SymmetricFit::ZERO };
+pub(super) fn fit_symmetric<S: Simd, const N: usize>(
+    simd: S,
+    panel: &Panel<N>,
+    range: CodeRange,
+) -> SymmetricFit<S> {
+    let zero = simd.splat(0.0);
+    let (low, high) = panel.extremes(simd);
+    let depth = simd.sub(zero, low);
+    let extreme = simd.select(simd.gt(high, depth), high, low);
+    let per_code = inverse_or_zero(simd, extreme);
+    let mut best = Best { gain: zero, fit: SymmetricFit { scale: zero, curvature: zero } };
     for trial in 0..TRIALS {
         let step = 2.0 * REACH / (TRIALS - 1) as f32;
-        let codes = -range.lowest - REACH + step * trial as f32;
-        for signed in [codes, -codes] {
-            best.try_inverse(panel, &per_code.map(|p| p * signed), range);
-        }
+        let code = range.lowest - REACH + step * trial as f32;
+        best.try_inverse(simd, panel, simd.mul(per_code, simd.splat(code)), range);
     }
-    for _ in 0..REFITS {
-        let inverse = inverse_or_zero(&best.fit.scale);
-        best.try_inverse(panel, &inverse, range);
-    }
+    let inverse = inverse_or_zero(simd, best.fit.scale);
+    best.try_inverse(simd, panel, inverse, range);
     best.fit
 }
 
-impl Best {
+impl<S: Simd> Best<S> {
     #[inline(always)]
-    fn try_inverse<const N: usize>(&mut self, panel: &Panel<N>, inverse: &Lanes, range: CodeRange) {
-        let sums = panel.moments(inverse, &ZERO, range);
-        for g in 0..GROUPS {
-            let scale = sums.xl[g] / sums.ll[g];
-            let gain = scale * sums.xl[g];
-            let better = gain > self.gain[g];
-            self.gain[g] = if better { gain } else { self.gain[g] };
-            self.fit.scale[g] = if better { scale } else { self.fit.scale[g] };
-            self.fit.curvature[g] = if better { sums.ll[g] } else { self.fit.curvature[g] };
-        }
+    fn try_inverse<const N: usize>(
+        &mut self,
+        simd: S,
+        panel: &Panel<N>,
+        inverse: S::F,
+        range: CodeRange,
+    ) {
+        let sums = panel.moments(simd, inverse, simd.splat(0.0), range);
+        let scale = simd.div(sums.xl, sums.ll);
+        let gain = simd.mul(scale, sums.xl);
+        let better = simd.gt(gain, self.gain);
+        self.gain = simd.select(better, gain, self.gain);
+        self.fit.scale = simd.select(better, scale, self.fit.scale);
+        self.fit.curvature = simd.select(better, sums.ll, self.fit.curvature);
     }
 }
