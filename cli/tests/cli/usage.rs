@@ -50,14 +50,11 @@ fn help_has_examples_before_options() {
 
     CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or with
     params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in a .bin
-    or .pth file is executed. It may also be a GGML file of 2023 (ggml, ggmf, ggjt), whose quantized
-    tensors keep their types.
+    or .pth file is executed. It may also be a GGUF file, or a GGML file of 2023 (ggml, ggmf, ggjt),
+    whose tensors keep their types unless others are asked for.
 
     A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes a
     GGUF adapter, in F32 unless --outtype says otherwise.
-    CHECKPOINT is a folder with config.json and safetensors (Hugging Face), or with params.json and
-    consolidated.NN.pth (Meta), or a GGUF file, whose tensors keep their types unless others are asked
-    for. Nothing in a .pth file is executed.
 
     Usage: llq convert [OPTIONS] --output <GGUF> <CHECKPOINT>
 
@@ -65,18 +62,14 @@ fn help_has_examples_before_options() {
       llq convert Llama-2-7b-hf -o llama-2-7b.gguf
       llq convert Llama-2-7b-hf -o llama-2-7b-q4_k_m.gguf --type q4_k_m
       llq convert llama-2-7b -o llama-2-7b.gguf --outtype f16 --ctx 4096
+      llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G
       llq convert ggml-model-q4_0.bin -o model.gguf
       llq convert Llama-2-7b-hf --lora alpaca-lora -o alpaca-q4_k_m.gguf --type q4_k_m
       llq convert alpaca-lora --base Llama-2-7b-hf -o alpaca-lora.gguf
 
     Arguments:
       <CHECKPOINT>
-              The folder of the checkpoint, or a legacy GGML file
-      llq convert llama-2-7b.gguf -o parts.gguf --split-max-size 2G
-
-    Arguments:
-      <CHECKPOINT>
-              The folder of the checkpoint, or a GGUF file
+              The folder of the checkpoint, a GGUF file, or a legacy GGML file
 
     Options:
       -o, --output <GGUF>
@@ -106,6 +99,7 @@ fn help_has_examples_before_options() {
 
           --base <FOLDER>
               For an adapter: the folder of its model, of which only config.json is read
+
           --on-overflow <POLICY>
               What to do with weights that are too large for their new type; keep-bf16 makes BF16 of a
               tensor that does not fit F16
@@ -136,9 +130,6 @@ fn help_has_examples_before_options() {
 
           --eps <EPSILON>
               Epsilon of the RMS norms, which a legacy GGML file does not say
-
-          --allow-requantize
-              Decode and encode again what is quantized already, though each encoding loses something
 
           --verify-checksums
               First compare the files with the MD5 sums in Meta's checklist.chk

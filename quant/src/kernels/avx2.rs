@@ -247,22 +247,22 @@ unsafe fn transpose_8x8(rows: [__m256i; 8]) -> [__m256i; 8] {
     unsafe {
         // Loops, as the closures of `array::from_fn` are compiled without the features.
         let mut pairs = rows;
-        for i in 0..8 {
+        for (i, out) in pairs.iter_mut().enumerate() {
             let (a, b) = (rows[i & !1], rows[i | 1]);
-            pairs[i] =
+            *out =
                 if i % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) };
         }
         // Vector i of a group of four has words i and i + 4 of its four rows.
         let mut fours = pairs;
-        for i in 0..8 {
+        for (i, out) in fours.iter_mut().enumerate() {
             let (a, b) = (pairs[i / 4 * 4 + i % 4 / 2], pairs[i / 4 * 4 + i % 4 / 2 + 2]);
-            fours[i] =
+            *out =
                 if i % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) };
         }
         let mut eights = fours;
-        for i in 0..8 {
+        for (i, out) in eights.iter_mut().enumerate() {
             let (a, b) = (fours[i % 4], fours[i % 4 + 4]);
-            eights[i] = if i < 4 {
+            *out = if i < 4 {
                 _mm256_permute2x128_si256::<0x20>(a, b)
             } else {
                 _mm256_permute2x128_si256::<0x31>(a, b)

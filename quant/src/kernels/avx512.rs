@@ -188,34 +188,34 @@ unsafe fn transpose_16x16(rows: [__m512i; 16]) -> [__m512i; 16] {
     unsafe {
         // Loops, as the closures of `array::from_fn` are compiled without the features.
         let mut pairs = rows;
-        for i in 0..16 {
+        for (i, out) in pairs.iter_mut().enumerate() {
             let (a, b) = (rows[i & !1], rows[i | 1]);
-            pairs[i] =
+            *out =
                 if i % 2 == 0 { _mm512_unpacklo_epi32(a, b) } else { _mm512_unpackhi_epi32(a, b) };
         }
         // Vector i of a group of four has words i, i + 4, i + 8, i + 12 of its four rows.
         let mut fours = pairs;
-        for i in 0..16 {
+        for (i, out) in fours.iter_mut().enumerate() {
             let first = i / 4 * 4 + i % 4 / 2;
             let (a, b) = (pairs[first], pairs[first + 2]);
-            fours[i] =
+            *out =
                 if i % 2 == 0 { _mm512_unpacklo_epi64(a, b) } else { _mm512_unpackhi_epi64(a, b) };
         }
         // Of eight rows: words i and i + 8 in the low half of the vectors, then i + 4 and i + 12.
         let mut eights = fours;
-        for i in 0..16 {
+        for (i, out) in eights.iter_mut().enumerate() {
             let first = i / 8 * 8 + i % 4;
             let (a, b) = (fours[first], fours[first + 4]);
-            eights[i] = if i % 8 < 4 {
+            *out = if i % 8 < 4 {
                 _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
             } else {
                 _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
             };
         }
         let mut sixteens = eights;
-        for i in 0..16 {
+        for (i, out) in sixteens.iter_mut().enumerate() {
             let (a, b) = (eights[i % 8], eights[i % 8 + 8]);
-            sixteens[i] = if i < 8 {
+            *out = if i < 8 {
                 _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
             } else {
                 _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
