@@ -25,7 +25,9 @@ pub(super) fn json_array(
     let mut limited = reader.take(MOST_JSON);
     let mut hint = None;
     let texts = Texts { field, hint: &mut hint };
-    let read = serde_json::Deserializer::from_reader(&mut limited).deserialize_seq(texts);
+    let mut json = serde_json::Deserializer::from_reader(&mut limited);
+    // What follows the array is no text: lines of arrays, say.
+    let read = json.deserialize_seq(texts).and_then(|texts| json.end().map(|()| texts));
     read.map_err(|error| {
         let path = path.display();
         if limited.limit() == 0 {

@@ -56,8 +56,6 @@ impl JsonLines {
     }
 
     fn document(&self, line: &[u8]) -> Result<String, Refusal> {
-        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         let document = serde_json::from_slice(line).map_err(|error| {
             let (said, at) = (error.to_string(), Count(error.column() as u64));
             let said = said.split(" at line ").next().unwrap_or_default();
