@@ -31,8 +31,13 @@ pub(super) fn text(document: Json, field: &str) -> Result<String, Unusable> {
             Err(Unusable { message, hint: Some(HINT) })
         }
         None => {
-            let names: Vec<String> = fields.keys().map(|name| format!("{name:?}")).collect();
-            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            const SHOWN: usize = 8;
+            let names: Vec<_> = fields.keys().take(SHOWN).map(|name| format!("{name:?}")).collect();
+            let there = match fields.len() {
+                0 => "none".to_owned(),
+                ..=SHOWN => names.join(", "),
+                _ => format!("{}, …", names.join(", ")),
+            };
             let message = format!("no field {field:?}; there is {there}");
             Err(Unusable { message, hint: Some(HINT) })
         }

@@ -25,6 +25,9 @@ use crate::{failure::Refusal, figures::Bytes, output::Output};
 /// memory.
 const MOST_TEXT: usize = 256 << 20;
 
+/// Size limit of a document in JSON, in bytes: it is parsed as a whole.
+const LONGEST_DOCUMENT: u64 = 64 << 20;
+
 /// Stands between two documents.
 const BLANK_LINE: &str = "\n\n";
 

@@ -210,6 +210,11 @@ fn a_bomb_is_stopped_at_the_limit() {
     let line = format!("perplexity {} --corpus bomb.txt.gz", tiny_gguf().display());
     place.run(&line).refused(&["bomb.txt.gz has more than 256.0 MiB of text", "--chunks"]);
     place.run(&format!("{line} --chunks 1")).ok();
+    let numbers = gzip("1,".repeat(1 << 19).as_bytes()).repeat(100);
+    let bomb = [&gzip(b"[\"text\", [")[..], &numbers].concat();
+    place.write("bomb.json.gz", &bomb);
+    let line = format!("perplexity {} --corpus bomb.json.gz", tiny_gguf().display());
+    place.run(&line).refused(&["bomb.json.gz: an element is longer than 64.0 MiB"]);
 }
 
 #[test]
