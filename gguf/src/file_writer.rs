@@ -202,18 +202,24 @@ impl SealedFile {
     /// Where the system refuses. A target that has come into being since
     /// [`create`](FileWriter::create) is not replaced where [`Overwrite::Forbid`] was asked.
     pub fn publish(self) -> Result<()> {
-        let SealedFile { target, overwrite, file, .. } = self;
-        persist(file, &target, overwrite)?;
-        sync_folder(folder(&target)).map_err(|source| Error::Io { path: target, source })
+        let target = self.target.clone();
+        self.take_name()?;
+        sync_name(&target)
+    }
+
+    /// [`publish`](Self::publish), of which [`sync_name`] is left to do.
+    pub(crate) fn take_name(self) -> Result<()> {
+        persist(self.file, &self.target, self.overwrite)
     }
 
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
+}
 
-    pub(crate) fn overwrite(&self) -> Overwrite {
-        self.overwrite
-    }
+/// Makes the name of a file survive a crash, and the names of all files beside it.
+pub(crate) fn sync_name(target: &Path) -> Result<()> {
+    sync_folder(folder(target)).map_err(|source| Error::Io { path: target.to_owned(), source })
 }
 
 /// Refuses a target before any work is done.
@@ -297,7 +303,6 @@ fn persist(file: NamedTempFile, target: &Path, overwrite: Overwrite) -> Result<(
     })
 }
 
-/// Makes the new name itself survive a crash.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {

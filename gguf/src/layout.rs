@@ -45,8 +45,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Plans a little-endian file. Tensors are laid out in the order given, without holes but for alignment, which
-    /// is `general.alignment` of the metadata or 32 bytes.
+    /// Plans a little-endian file. Tensors are laid out in the order given, without holes but for
+    /// alignment, which is `general.alignment` of the metadata or 32 bytes.
     ///
     /// # Errors
     ///

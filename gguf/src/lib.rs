@@ -2,8 +2,9 @@
 //! deterministically and atomically.
 //!
 //! [`Model`] opens a file, or all files of a split model, or the model inside a llamafile, in a
-//! memory map; tensor data is never copied. Versions 1 to 3 and both byte orders are read. What a file claims is checked before it
-//! is believed: no input makes the reader panic or allocate more than a small multiple of its size.
+//! memory map; tensor data is never copied. Versions 1 to 3 and both byte orders are read. What a
+//! file claims is checked before it is believed: no input makes the reader panic or allocate more
+//! than a small multiple of its size.
 //!
 //! [`Layout`] plans a file, version 3, before its first byte is written. [`StreamWriter`] then
 //! writes it front to back, [`FileWriter`] at positions from several threads. [`ModelLayout`] and

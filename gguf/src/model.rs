@@ -39,8 +39,8 @@ impl Model {
     /// # Errors
     ///
     /// Where a file cannot be mapped or breaks a rule of GGUF, where an archive does not hold just
-    /// one model or contradicts itself, and where the files of a split model
-    /// are not all there or do not belong together.
+    /// one model or contradicts itself, and where the files of a split model are not all there or
+    /// do not belong together.
     pub fn open(path: &Path) -> Result<Model> {
         let (header, shards) = split::open(path)?;
         Model::index(header, shards)

@@ -1,9 +1,14 @@
 //! Writing all files of a model: either all of them get their names, or none.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    FileWriter, Header, ModelLayout, Overwrite, SealedFile, disk, error::Result, file_writer,
+    FileWriter, Header, ModelLayout, Overwrite, SealedFile, disk,
+    error::{Error, Result},
+    file_writer::{self, sync_name},
 };
 
 /// Writes a planned model at positions, from any thread. Dropped before
@@ -52,6 +57,9 @@ impl ModelWriter {
     ///
     /// Those of [`FileWriter::replace_layout`].
     pub fn replace_layout(&mut self, layout: ModelLayout) -> Result<()> {
+        if layout.parts().len() != self.files.len() {
+            return Err(Error::OtherLayout { path: self.files[0].target().to_owned() });
+        }
         for (file, part) in self.files.iter_mut().zip(layout.parts()) {
             file.replace_layout(part.clone())?;
         }
@@ -87,20 +95,23 @@ impl SealedModel {
     ///
     /// # Errors
     ///
-    /// Those of [`SealedFile::publish`].
+    /// Those of [`SealedFile::publish`]. All files stay where only their folder cannot be synced.
     pub fn publish(self) -> Result<()> {
-        let mut named = Vec::new();
-        for file in self.files {
-            let removable = file.overwrite() == Overwrite::Forbid;
-            let target = file.target().to_owned();
-            if let Err(error) = file.publish() {
-                for path in named {
+        let targets: Vec<PathBuf> = self.files.iter().map(|file| file.target().into()).collect();
+        let mut new = Vec::new();
+        for (file, target) in self.files.into_iter().zip(&targets) {
+            let replaces = fs::symlink_metadata(target).is_ok();
+            if let Err(error) = file.take_name() {
+                for path in new {
                     let _ = fs::remove_file(path);
                 }
                 return Err(error);
             }
-            named.extend(removable.then_some(target));
+            if !replaces {
+                new.push(target);
+            }
         }
-        Ok(())
+        // They lie in one folder.
+        targets.first().map_or(Ok(()), |target| sync_name(target))
     }
 }

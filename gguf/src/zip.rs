@@ -343,11 +343,12 @@ fn locate<F: ReadAt + ?Sized>(
     file: &F,
 ) -> Result<Checked<Stored>, F::Error> {
     let fail = |problem| Ok(Err(ZipError::Entry { entry: entry.name.clone(), problem }));
-    if entry.flags & !(FLAG_DESCRIPTOR | FLAG_UTF8) != 0 {
-        return fail("is encrypted or has other unusual flags");
-    }
+    // Before the flags, some of which belong to a compression.
     if entry.is_compressed() {
         return fail("is compressed; only entries stored as they are can be read");
+    }
+    if entry.flags & !(FLAG_DESCRIPTOR | FLAG_UTF8) != 0 {
+        return fail("is encrypted or has other unusual flags");
     }
     if entry.bytes != entry.stored_bytes {
         return fail("has two different sizes");

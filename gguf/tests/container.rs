@@ -4,7 +4,10 @@
 
 use std::fs;
 
-use llq_gguf::{Error, Metadata, Model, TensorSpec, TensorType, to_bytes, zip::ZipError};
+use llq_gguf::{
+    Error, Metadata, Model, TensorSpec, TensorType, to_bytes,
+    zip::{Archive, ZipError},
+};
 
 /// An entry as `zipalign` writes it: sizes and places in 64 bits, data aligned to 4096.
 struct Entry<'a> {
@@ -126,6 +129,18 @@ fn a_compressed_model_is_named() {
     let error = refused(file);
     assert!(matches!(&error, Error::Compressed { entry, .. } if entry == "m.gguf"), "{error}");
     assert!(error.to_string().contains("extract it first"), "{error}");
+}
+
+#[test]
+fn a_compressed_entry_is_called_so_whatever_its_flags() {
+    let mut file = llamafile(&[Entry { name: "x", data: b"\x01\x02", method: 8 }]);
+    let find = |needle: &[u8]| file.windows(4).rposition(|bytes| bytes == needle).unwrap();
+    let (local, central) = (find(b"PK\x03\x04"), find(b"PK\x01\x02"));
+    // Deflated as far as possible.
+    (file[local + 6], file[central + 8]) = (2, 2);
+    let archive = Archive::read(&file[..]).unwrap().unwrap();
+    let error = archive.locate_all(&file[..]).unwrap().unwrap_err();
+    assert!(error.to_string().contains("is compressed"), "{error}");
 }
 
 #[test]

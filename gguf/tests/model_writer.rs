@@ -162,6 +162,18 @@ fn all_parts_appear_or_none() {
 }
 
 #[test]
+fn a_part_that_replaced_none_is_removed_again() {
+    let layout = plan(Endian::Little, Split::Tensors(4));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(part(&folder, 1, 3), "old").unwrap();
+    let sealed = written(&layout, &folder, Overwrite::Replace).seal().unwrap();
+    // Nothing can be renamed to a folder.
+    fs::create_dir(part(&folder, 3, 3)).unwrap();
+    sealed.publish().unwrap_err();
+    assert_eq!(names(&folder), ["model-00001-of-00003.gguf", "model-00003-of-00003.gguf"]);
+}
+
+#[test]
 fn room_is_looked_for_before_the_first_byte() {
     let folder = tempfile::tempdir().unwrap();
     let spec = |i| TensorSpec::new(format!("t{i}"), [1 << 58], TensorType::I8);
@@ -192,6 +204,9 @@ fn a_tensor_may_change_its_type_but_not_its_place() {
         writer.write_at(index, 0, &[1; 128]).unwrap();
     }
     let error = writer.replace_layout(planned(TensorType::F32, 32)).unwrap_err();
+    assert!(matches!(error, Error::OtherLayout { .. }), "{error}");
+    let in_one = plan(Endian::Little, Split::Never);
+    let error = writer.replace_layout(in_one).unwrap_err();
     assert!(matches!(error, Error::OtherLayout { .. }), "{error}");
     writer.replace_layout(planned(TensorType::BF16, 32)).unwrap();
     // The other tensor is complete still.

@@ -18,6 +18,27 @@ fn encode(format: &FormatInfo, row: &[f32], importance: Option<&[f32]>) -> Vec<u
     encode_over(0xa5, format, row, importance)
 }
 
+fn encode_with(
+    kernels: &Kernels,
+    format: &FormatInfo,
+    row: &[f32],
+    importance: Option<&[f32]>,
+) -> Vec<u8> {
+    let mut encoded = vec![0; format.tensor_type.row_bytes(row.len() as u64).unwrap() as usize];
+    format.encode_row_with(kernels, row, importance, &mut encoded).unwrap();
+    format.validate(&encoded).unwrap_or_else(|e| panic!("{}: {e}", format.tensor_type));
+    encoded
+}
+
+/// Mostly weights as models have them; any other number too.
+fn any_bits() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        200 => -1.0f32..1.0,
+        4 => (-1.0f32..1.0, -149i32..128).prop_map(|(w, exponent)| w * 2.0f32.powi(exponent)),
+        1 => any::<u32>().prop_map(f32::from_bits),
+    ]
+}
+
 /// Encodes into bytes that were all `before`.
 fn encode_over(
     before: u8,
@@ -169,6 +190,46 @@ proptest! {
         for format in block_formats() {
             let (first, second) = (encode(format, &row, None), encode(format, &other, None));
             prop_assert_eq!(&first[first.len() / 2..], &second[first.len() / 2..]);
+        }
+    }
+
+    /// Searches take super-blocks in pairs: the last of an odd number has none beside it.
+    #[test]
+    fn super_blocks_are_encoded_by_themselves(
+        row in prop::collection::vec(-1.0f32..1.0, 3 * 256),
+        importance in prop::collection::vec(0.0f32..1.0, 3 * 256),
+    ) {
+        for format in block_formats().filter(|f| f.tensor_type.block_weights() == 256) {
+            for importance in [None, Some(&importance[..])] {
+                let alone = row.chunks(256).enumerate().flat_map(|(i, row)| {
+                    encode(format, row, importance.map(|q| &q[256 * i..][..256]))
+                });
+                let together = encode(format, &row, importance);
+                prop_assert_eq!(together, alone.collect::<Vec<u8>>(), "{}", format.tensor_type);
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_writes_the_same_bits_of_anything(
+        weights in prop::collection::vec(any_bits(), 7 * 256),
+        importance in prop::collection::vec(any_bits(), 7 * 256),
+        super_blocks in 1usize..=7,
+        short in 0usize..8,
+    ) {
+        for format in block_formats() {
+            let len = match format.tensor_type.block_weights() {
+                256 => 256 * super_blocks,
+                block => 256 * super_blocks - block * short,
+            };
+            for importance in [None, Some(&importance[..len])] {
+                let oracle = Kernels::for_isa(Isa::Scalar).unwrap();
+                let oracle = encode_with(oracle, format, &weights[..len], importance);
+                for kernels in available() {
+                    let found = encode_with(kernels, format, &weights[..len], importance);
+                    prop_assert!(found == oracle, "{} by {}", format.name(), kernels.isa());
+                }
+            }
         }
     }
 

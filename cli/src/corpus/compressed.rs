@@ -15,16 +15,25 @@ use ruzstd::decoding::{
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
+/// A frame to pass over, as parallel compressors write one first, begins with 0x50 to 0x5f and
+/// this.
+const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let start = file.fill_buf()?;
     if start.starts_with(GZIP) {
         Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))))
-    } else if start.starts_with(ZSTANDARD) {
+    } else if is_zstandard(start) {
         Ok(Box::new(BufReader::new(Zstandard::new(file))))
     } else {
         Ok(Box::new(file))
     }
+}
+
+fn is_zstandard(start: &[u8]) -> bool {
+    let skippable = |(&first, rest): (&u8, &[u8])| first >> 4 == 5 && rest.starts_with(SKIPPABLE);
+    start.starts_with(ZSTANDARD) || start.split_first().is_some_and(skippable)
 }
 
 /// All frames of a Zstandard file, one after the other (RFC 8878).

@@ -1,8 +1,9 @@
 //! A JSON array: a document in each element.
 
 use std::{
+    cell::Cell,
     fmt,
-    io::{BufRead, Read},
+    io::{self, BufRead, Read},
     path::Path,
 };
 
@@ -12,7 +13,7 @@ use serde::{
 };
 use serde_json::Value as Json;
 
-use super::{MOST_TEXT, json_fields};
+use super::{LONGEST_DOCUMENT, MOST_TEXT, json_fields};
 use crate::{failure::Refusal, figures::Bytes};
 
 /// The texts of all elements that have any. Unlike lines, an array is read as a whole.
@@ -22,10 +23,13 @@ pub(super) fn json_array(
     field: &str,
 ) -> Result<Vec<String>, Refusal> {
     const MOST_JSON: u64 = 2 * MOST_TEXT as u64;
-    let mut limited = reader.take(MOST_JSON);
+    let left = Cell::new(LONGEST_DOCUMENT);
+    let mut limited = Metered { reader, left: &left }.take(MOST_JSON);
     let mut hint = None;
-    let texts = Texts { field, hint: &mut hint };
-    let read = serde_json::Deserializer::from_reader(&mut limited).deserialize_seq(texts);
+    let texts = Texts { field, left: &left, hint: &mut hint };
+    let mut json = serde_json::Deserializer::from_reader(&mut limited);
+    // What follows the array is no text: lines of arrays, say.
+    let read = json.deserialize_seq(texts).and_then(|texts| json.end().map(|()| texts));
     read.map_err(|error| {
         let path = path.display();
         if limited.limit() == 0 {
@@ -33,12 +37,32 @@ pub(super) fn json_array(
             return Refusal::new(format!("{path}: an array of more than {most}"))
                 .hint("of JSON lines no more is read than is needed");
         }
+        if left.get() == 0 {
+            let longest = Bytes(LONGEST_DOCUMENT);
+            return Refusal::new(format!("{path}: an element is longer than {longest}"));
+        }
         hint.into_iter().fold(Refusal::new(format!("{path}: {error}")), Refusal::hint)
     })
 }
 
+/// Ends where nothing is `left`.
+struct Metered<'a> {
+    reader: Box<dyn BufRead>,
+    left: &'a Cell<u64>,
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = (&mut self.reader).take(self.left.get()).read(out)?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
+}
+
 struct Texts<'a> {
     field: &'a str,
+    /// What may still be read of an element.
+    left: &'a Cell<u64>,
     /// Set where something is wrong that this helps with.
     hint: &'a mut Option<&'static str>,
 }
@@ -53,6 +77,7 @@ impl<'de> Visitor<'de> for Texts<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<String>, A::Error> {
         let mut texts = Vec::new();
         while let Some(document) = elements.next_element::<Json>()? {
+            self.left.set(LONGEST_DOCUMENT);
             let text = json_fields::text(document, self.field).map_err(|wrong| {
                 *self.hint = wrong.hint;
                 A::Error::custom(format_args!("element {}: {}", texts.len() + 1, wrong.message))

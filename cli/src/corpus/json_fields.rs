@@ -31,8 +31,13 @@ pub(super) fn text(document: Json, field: &str) -> Result<String, Unusable> {
             Err(Unusable { message, hint: Some(HINT) })
         }
         None => {
-            let names: Vec<String> = fields.keys().map(|name| format!("{name:?}")).collect();
-            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            const SHOWN: usize = 8;
+            let names: Vec<_> = fields.keys().take(SHOWN).map(|name| format!("{name:?}")).collect();
+            let there = match fields.len() {
+                0 => "none".to_owned(),
+                1..=SHOWN => names.join(", "),
+                _ => format!("{}, …", names.join(", ")),
+            };
             let message = format!("no field {field:?}; there is {there}");
             Err(Unusable { message, hint: Some(HINT) })
         }
@@ -68,6 +73,9 @@ mod tests {
         assert_eq!(found("a.c"), Err("field \"a.c\" is a number, expected a text".to_owned()));
         let missing = "no field \"b\"; there is \"a\", \"a.b\", \"text\"";
         assert_eq!(found("b"), Err(missing.to_owned()));
+        let many: Json = (0..20).map(|i| (format!("{i:02}"), Json::Null)).collect();
+        let said = text(many, "x").map_err(|wrong| wrong.message).unwrap_err();
+        assert!(said.ends_with(r#""06", "07", …"#), "{said}");
         assert_eq!(text(json!("itself"), "text").ok().as_deref(), Some("itself"));
         assert!(text(json!([]), "text").is_err());
         assert!(text(json!({}), "").is_err());

@@ -7,14 +7,11 @@ use std::{
 
 use anyhow::Context;
 
-use super::{Piece, cannot_read, json_fields};
+use super::{LONGEST_DOCUMENT, Piece, cannot_read, json_fields};
 use crate::{
     failure::Refusal,
     figures::{Bytes, Count},
 };
-
-/// Size limit of a line, in bytes.
-const LONGEST_LINE: u64 = 64 << 20;
 
 pub(super) struct JsonLines {
     reader: Box<dyn BufRead>,
@@ -34,15 +31,15 @@ impl JsonLines {
         let mut line = Vec::new();
         loop {
             line.clear();
-            let mut reader = (&mut self.reader).take(LONGEST_LINE);
+            let mut reader = (&mut self.reader).take(LONGEST_DOCUMENT);
             let read = reader.read_until(b'\n', &mut line);
             let read = read.with_context(|| cannot_read(&self.path))?;
             self.line += 1;
             if read == 0 {
                 return Ok(None);
             }
-            if read as u64 == LONGEST_LINE && !line.ends_with(b"\n") {
-                let longest = Bytes(LONGEST_LINE);
+            if read as u64 == LONGEST_DOCUMENT && !line.ends_with(b"\n") {
+                let longest = Bytes(LONGEST_DOCUMENT);
                 return Err(self.refusal(&format!("the line is longer than {longest}")).into());
             }
             if line.trim_ascii().is_empty() {
@@ -56,8 +53,6 @@ impl JsonLines {
     }
 
     fn document(&self, line: &[u8]) -> Result<String, Refusal> {
-        const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         let document = serde_json::from_slice(line).map_err(|error| {
             let (said, at) = (error.to_string(), Count(error.column() as u64));
             let said = said.split(" at line ").next().unwrap_or_default();

@@ -25,6 +25,9 @@ use crate::{failure::Refusal, figures::Bytes, output::Output};
 /// memory.
 const MOST_TEXT: usize = 256 << 20;
 
+/// Size limit of a document in JSON, in bytes: it is parsed as a whole.
+const LONGEST_DOCUMENT: u64 = 64 << 20;
+
 /// Stands between two documents.
 const BLANK_LINE: &str = "\n\n";
 
@@ -71,7 +74,7 @@ impl Text {
                 Piece::Start(piece) if !self.text.is_empty() => (BLANK_LINE, piece),
                 Piece::Start(piece) | Piece::More(piece) => ("", piece),
             };
-            if self.text.len() + piece.len() > MOST_TEXT {
+            if self.text.len() + joint.len() + piece.len() > MOST_TEXT {
                 return Err(self.too_long());
             }
             self.text.push_str(joint);
@@ -139,7 +142,11 @@ impl Form {
 
 fn open(path: &Path, field: &str) -> anyhow::Result<Pieces> {
     let mut reader = compressed::open(path).with_context(|| cannot_read(path))?;
-    Ok(match Form::of_name(path).unwrap_or(Form::PlainText) {
+    let form = Form::of_name(path).unwrap_or(Form::PlainText);
+    if matches!(form, Form::JsonLines | Form::Json) {
+        skip_byte_order_mark(&mut *reader).with_context(|| cannot_read(path))?;
+    }
+    Ok(match form {
         Form::PlainText => Box::new(PlainText::new(reader, path)),
         Form::JsonLines => Box::new(JsonLines::new(reader, path, field)),
         Form::Json if starts_array(&mut *reader).with_context(|| cannot_read(path))? => {
@@ -154,6 +161,15 @@ fn open(path: &Path, field: &str) -> anyhow::Result<Pieces> {
 fn starts_array(reader: &mut dyn BufRead) -> std::io::Result<bool> {
     let start = reader.fill_buf()?;
     Ok(start.trim_ascii_start().starts_with(b"["))
+}
+
+/// Windows programs write one, and it is no part of the text.
+fn skip_byte_order_mark(reader: &mut dyn BufRead) -> std::io::Result<()> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    if reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        reader.consume(BYTE_ORDER_MARK.len());
+    }
+    Ok(())
 }
 
 fn cannot_read(path: &Path) -> String {

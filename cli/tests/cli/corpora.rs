@@ -70,11 +70,15 @@ fn every_form_gives_the_same_figures() {
     let (start, end) = text.as_bytes().split_at(999);
     let frames = [zstandard(start), skippable(), zstandard(b""), zstandard(end), skippable()];
     place.write("frames.txt.zst", frames.concat());
+    place.write("skips.txt.zst", [skippable(), frames.concat()].concat());
     place.write("lines.jsonl", &lines);
     place.write("lines.jsonl.gz", gzip(lines.as_bytes()));
     place.write("lines.jsonl.zst", zstandard(lines.as_bytes()));
     place.write("lines.json", format!("\u{feff}{lines}"));
-    place.write("array.json", format!("\n {}", serde_json::to_string_pretty(&documents).unwrap()));
+    place.write(
+        "array.json",
+        format!("\u{feff}\n {}\n", serde_json::to_string_pretty(&documents).unwrap()),
+    );
     place.write("folder/b.jsonl", json_lines(&text[middle + 2..]));
     place.write("folder/a.txt", &text[..middle]);
     place.write("folder/.hidden", "not read");
@@ -84,6 +88,7 @@ fn every_form_gives_the_same_figures() {
         "members.txt.gz",
         "text.txt.zst",
         "frames.txt.zst",
+        "skips.txt.zst",
         "lines.jsonl",
         "lines.jsonl.gz",
         "lines.jsonl.zst",
@@ -156,6 +161,8 @@ fn documents_that_cannot_be_used_are_named() {
     refuses("c.jsonl", &["c.jsonl:2: an array is no document"]);
     place.write("d.json", "[{\"text\": \"x\"}, {\"text\": null}]");
     refuses("d.json", &["d.json: element 2: field \"text\" is null, expected a text", "line 1"]);
+    place.write("d.json", "[\"x\"]\n[\"y\"]");
+    refuses("d.json", &["d.json: trailing characters at line 2"]);
     place.write("e.json", "[".repeat(100_000));
     refuses("e.json", &["e.json: recursion limit exceeded"]);
     place.write("f.jsonl", [good.as_bytes(), b"{\"text\": \"\xff\"}"].concat());
@@ -203,6 +210,11 @@ fn a_bomb_is_stopped_at_the_limit() {
     let line = format!("perplexity {} --corpus bomb.txt.gz", tiny_gguf().display());
     place.run(&line).refused(&["bomb.txt.gz has more than 256.0 MiB of text", "--chunks"]);
     place.run(&format!("{line} --chunks 1")).ok();
+    let numbers = gzip("1,".repeat(1 << 19).as_bytes()).repeat(100);
+    let bomb = [&gzip(b"[\"text\", [")[..], &numbers].concat();
+    place.write("bomb.json.gz", &bomb);
+    let line = format!("perplexity {} --corpus bomb.json.gz", tiny_gguf().display());
+    place.run(&line).refused(&["bomb.json.gz: an element is longer than 64.0 MiB"]);
 }
 
 #[test]

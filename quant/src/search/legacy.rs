@@ -32,7 +32,7 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
     mut write: impl FnMut(usize, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: -f32::from(HALF_RANGE), highest: f32::from(HALF_RANGE - 1) };
-    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(simd, row, q)) {
+    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
         return weighted.for_each_panel(
             simd,
             #[inline(always)]
@@ -62,7 +62,7 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
     mut write: impl FnMut(usize, HalfLe, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: 0.0, highest: f32::from(LARGEST) };
-    if let Some(weighted) = importance.and_then(|q| WeightedRow::new(simd, row, q)) {
+    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
         return weighted.for_each_panel(
             simd,
             #[inline(always)]
@@ -92,9 +92,10 @@ struct WeightedRow {
 }
 
 impl WeightedRow {
-    /// `None` where the importance is zero throughout.
+    /// `None` where there is no importance, or where it is zero throughout.
     #[inline(always)]
-    fn new(simd: impl Simd, row: &[f32], importance: &[f32]) -> Option<WeightedRow> {
+    fn new(simd: impl Simd, row: &[f32], importance: Option<&[f32]>) -> Option<WeightedRow> {
+        let importance = importance?;
         let weights: Vec<f32> = row.iter().copied().map(limit).collect();
         let mut weighted = vec![0.0; row.len()];
         weigh_by(simd, importance, &weights, &mut weighted)

@@ -1,7 +1,8 @@
 //! How encoders find scales, minima and codes.
 //!
-//! Every search works on [`panel::Panel`]s, eight groups side by side, so that the compiler turns
-//! each step into vector instructions and the result does not depend on their width:
+//! Every search works on [`panel::Panel`]s, sixteen groups side by side: a group is a lane of the
+//! kernels' vectors, so every step is one operation for all of them, and the result does not
+//! depend on how wide the registers are:
 //!
 //! 1. [`symmetric`] and [`affine`] fit a scale (and a minimum) of their own to every group;
 //! 2. [`scale_grid`] picks the super-block's scale whose integer multiples meet those best;

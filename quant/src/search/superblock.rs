@@ -255,19 +255,17 @@ impl<S: Simd, const N: usize> Search<'_, S, N> {
         let (scale, min) = self.scale_and_min(&grid);
         let sums = panel.moments(simd, inverse_or_zero(simd, scale), min, shape.codes);
         let (w, x) = panel.weight_sums(simd);
-        let [w, x, l, ll, xl] = [w, x, sums.l, sums.ll, sums.xl].map(
-            #[inline(always)]
-            |lanes| self.stored(lanes).map(f64::from),
-        );
+        let (w, x) = (self.stored(w), self.stored(x));
+        let (l, ll, xl) = (self.stored(sums.l), self.stored(sums.ll), self.stored(sums.xl));
         for (b, groups) in blocks::<N>() {
             let (mut uu, mut uv, mut vv, mut xu, mut xv) = (0.0f64, 0.0, 0.0, 0.0, 0.0);
             for g in groups {
                 let (s, m) = (f64::from(grid.scale.codes[g]), f64::from(grid.min.codes[g]));
-                uu += s * s * ll[g];
-                uv -= s * m * l[g];
-                vv += m * m * w[g];
-                xu += s * xl[g];
-                xv -= m * x[g];
+                uu += s * s * f64::from(ll[g]);
+                uv -= s * m * f64::from(l[g]);
+                vv += m * m * f64::from(w[g]);
+                xu += s * f64::from(xl[g]);
+                xv -= m * f64::from(x[g]);
             }
             let determinant = uu * vv - uv * uv;
             if determinant > 1e-9 * uu * vv {
