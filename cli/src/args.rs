@@ -1,6 +1,9 @@
 //! The command line: what every command shares. A command's own arguments stand in its file.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use clap::{
@@ -12,7 +15,7 @@ use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
 use llq_quant::mix::{ALIASES, Mix, Purity};
 
-use crate::{commands::Command, output::Form};
+use crate::{commands::Command, failure::Refusal, output::Form};
 
 /// Examples come before the options: most readers need only them.
 pub(crate) const HELP: &str =
@@ -168,9 +171,9 @@ impl TargetArgs {
 /// Metadata that the user sets.
 #[derive(Args)]
 pub(crate) struct MetadataArgs {
-    /// A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
+    /// A JSON file, an object of metadata to set: GGUF keys, or those of general.* without that; null
     /// removes a key
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "FILE")]
     metadata: Option<PathBuf>,
 
     /// The model's name (general.name)
@@ -179,7 +182,20 @@ pub(crate) struct MetadataArgs {
 }
 
 impl MetadataArgs {
-    pub(crate) fn overrides(&self) -> Result<Overrides, llq_convert::Error> {
+    /// The file of metadata.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.metadata.as_deref()
+    }
+
+    pub(crate) fn overrides(&self) -> anyhow::Result<Overrides> {
+        if let Some(path) = self.file()
+            && path.to_string_lossy().trim_start().starts_with('{')
+            && !path.exists()
+        {
+            return Err(Refusal::new("--metadata takes a file, not JSON itself")
+                .hint("write the JSON to a file and name that")
+                .into());
+        }
         let file = self.metadata.as_deref().map(Overrides::read).transpose()?;
         Ok(file.unwrap_or_default().with_name(self.name.clone()))
     }
@@ -191,7 +207,7 @@ pub(crate) struct LoraArgs {
     /// Merge this LoRA adapter (a folder that PEFT saved) into the checkpoint, its change multiplied
     /// by SCALE [default: 1]; may be given again
     #[arg(long = "lora", value_name = "FOLDER[=SCALE]")]
-    #[arg(value_parser = OsStringValueParser::new().map(parse_lora))]
+    #[arg(value_parser = OsStringValueParser::new().try_map(parse_lora))]
     lora: Vec<LoraAdapter>,
 }
 
@@ -201,14 +217,23 @@ impl LoraArgs {
     }
 }
 
-/// What follows the last `=` is the scale if it is a number; otherwise all is the folder.
-fn parse_lora(text: OsString) -> LoraAdapter {
+/// What follows the last `=` is the scale if it is a number; otherwise all is the folder, unless
+/// only what stands before is one.
+fn parse_lora(text: OsString) -> Result<LoraAdapter, String> {
     let split = text.to_str().and_then(|text| {
         let (folder, scale) = text.rsplit_once('=')?;
         let scale: f64 = scale.parse().ok()?;
         scale.is_finite().then(|| LoraAdapter { folder: folder.into(), scale })
     });
-    split.unwrap_or_else(|| LoraAdapter { folder: text.into(), scale: 1.0 })
+    let folder = PathBuf::from(text);
+    if split.is_none()
+        && !folder.exists()
+        && let Some((before, scale)) = folder.to_str().and_then(|text| text.rsplit_once('='))
+        && Path::new(before).is_dir()
+    {
+        return Err(format!("the scale of {before} is {scale:?}, expected a finite number"));
+    }
+    Ok(split.unwrap_or(LoraAdapter { folder, scale: 1.0 }))
 }
 
 /// What the written files are like, whatever their types.

@@ -8,7 +8,7 @@ use std::{
 use llq_gguf::{Model, Overwrite};
 use same_file::Handle;
 
-use crate::{escape::Escaped, failure::Refusal, output::Output};
+use crate::failure::Refusal;
 
 /// What the user names as output.
 pub(crate) enum Place {
@@ -33,20 +33,16 @@ impl Place {
         Target::check(path, overwrite, input).map(Place::File)
     }
 
-    /// The file, in a folder by the `name` given, which is said.
+    /// The file, in a folder by the `name` given.
     pub(crate) fn target(
         self,
         name: impl FnOnce() -> String,
         input: &Path,
-        output: &Output,
     ) -> Result<Target, Refusal> {
         match self {
             Place::File(target) => Ok(target),
             Place::Folder { folder, overwrite } => {
-                let path = folder.join(name());
-                let target = Target::check(&path, overwrite, input)?;
-                output.note(&format_args!("the file is {}", Escaped(&path.display().to_string())));
-                Ok(target)
+                Target::check(&folder.join(name()), overwrite, input)
             }
         }
     }

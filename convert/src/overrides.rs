@@ -94,12 +94,12 @@ fn change(
 ) -> Result<()> {
     let key = full_key(given);
     if DECIDED.contains(&key.as_str()) || key.starts_with("split.") {
-        let expected = "absent, as it is not for the user to say";
+        let expected = "absent, as llq decides it";
         return Err(file.error(given, expected, json.to_string()));
     }
     if !key.contains('.') {
-        let expected = "a key that llq knows in general.*, or with all of its name";
-        return Err(file.error(given, expected, "neither".to_owned()));
+        let expected = "one of general.*, or a whole key, such as llama.context_length";
+        return Err(file.error(given, expected, "not known".to_owned()));
     }
     let parents = [(BASE_MODELS, "base_model"), (DATASETS, "dataset")];
     if let Some((_, kind)) = parents.into_iter().find(|(list, _)| *list == key) {
@@ -110,6 +110,8 @@ fn change(
         let start = format!("general.{kind}.");
         entries.retain(|(key, _)| !key.starts_with(&start));
         parent_keys(kind, &parents).into_iter().for_each(|(key, value)| set(entries, key, value));
+    } else if json.is_null() && is_needed(&key) {
+        return Err(file.error(given, "a value, as no loader does without", json.to_string()));
     } else if json.is_null() {
         entries.retain(|(present, _)| *present != key);
     } else {
@@ -127,6 +129,20 @@ fn change(
         set(entries, key, value);
     }
     Ok(())
+}
+
+/// Whether llama.cpp refuses a model without this key.
+fn is_needed(key: &str) -> bool {
+    const NEEDED: &[&str] = &[
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+    ];
+    let hyperparameter = key.split_once('.').map_or("", |(_, name)| name);
+    key == "tokenizer.ggml.model" || NEEDED.contains(&hyperparameter)
 }
 
 /// `name` stands for `general.name`; what has no such meaning is a key as it is.

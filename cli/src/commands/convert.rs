@@ -30,8 +30,8 @@ Examples:
 ///
 /// CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or
 /// with params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in
-/// a .bin or .pth file is executed. It may also be a GGUF file, or a GGML file of 2023 (ggml, ggmf,
-/// ggjt), whose tensors keep their types unless others are asked for.
+/// a .bin or .pth file is executed. It may also be a GGUF file, by itself or in a llamafile, or a
+/// GGML file of 2023 (ggml, ggmf, ggjt), whose tensors keep their types unless others are asked for.
 ///
 /// A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes
 /// a GGUF adapter, in F32 unless --outtype says otherwise.
@@ -39,7 +39,7 @@ Examples:
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
 #[command(mut_arg("pure", |pure| pure.requires("mix")))]
 pub(crate) struct Args {
-    /// The folder of the checkpoint, a GGUF file, or a legacy GGML file
+    /// The folder of the checkpoint, a GGUF file, a llamafile, or a legacy GGML file
     checkpoint: PathBuf,
 
     #[command(flatten)]
@@ -106,7 +106,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         base: args.base.clone(),
         overrides: args.metadata.overrides()?,
     };
-    produce::run(Job { input: &args.checkpoint, target: &args.target, open, request }, output)
+    let (input, target, metadata) = (&args.checkpoint, &args.target, args.metadata.file());
+    produce::run(Job { input, target, open, request, metadata }, output)
         .map_err(|error| with_hint(error, args))
 }
 

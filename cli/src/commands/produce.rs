@@ -49,6 +49,20 @@ pub(super) struct Job<'a> {
     pub(super) target: &'a TargetArgs,
     pub(super) open: OpenOptions,
     pub(super) request: Request,
+    /// A file of metadata, which is read too.
+    pub(super) metadata: Option<&'a Path>,
+}
+
+impl Job<'_> {
+    /// Everything that is read, of which the output must be no part.
+    fn inputs(&self) -> impl Iterator<Item = &Path> {
+        let adapters = self.open.lora.iter().map(|adapter| adapter.folder.as_path());
+        [self.input]
+            .into_iter()
+            .chain(adapters)
+            .chain(self.open.base.as_deref())
+            .chain(self.metadata)
+    }
 }
 
 /// Withdrawn layouts are decoded where the output is to have another type: from F32 it is reached
@@ -71,14 +85,21 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         Split::Never => job.target.overwrite(),
         _ => Overwrite::Replace,
     };
+    let in_folder = job.target.output.is_dir();
     let place = Place::check(&job.target.output, first, job.input)?;
     let source = llq_convert::open_with(job.input, &job.open)?;
     let plan = plan(&*source, &job.request, "--allow-requantize does it all the same")?;
     let name = || llq_convert::file_name(source.metadata(), plan.recipe().map(|recipe| recipe.mix));
-    let target = place.target(name, job.input, output)?;
+    let target = place.target(name, job.input)?;
     let paths = plan.layout().paths(target.path()).map_err(llq_convert::Error::from)?;
     for path in &paths {
-        Target::check(path, job.target.overwrite(), job.input)?;
+        for input in job.inputs() {
+            Target::check(path, job.target.overwrite(), input)?;
+        }
+    }
+    if let ([first, rest @ ..], true) = (&*paths, in_folder) {
+        let subject = if rest.is_empty() { "the file is" } else { "the first file is" };
+        output.note(&format_args!("{subject} {}", Escaped(&first.display().to_string())));
     }
     say_notes(&*source, &plan, output);
     if job.target.run() == Run::Dry {
@@ -223,9 +244,12 @@ fn fallbacks(plan: &Plan) -> Vec<String> {
 fn say_non_finite(tensors: &[NonFinite], output: &Output) {
     for NonFinite { tensor, weights, .. } in tensors {
         output.note(&format_args!(
-            "{}: {} weights are NaN or infinite",
+            "{}: {} NaN or infinite",
             Escaped(tensor),
-            Count(*weights)
+            match weights {
+                1 => "1 weight is".to_owned(),
+                more => format!("{} weights are", Count(*more)),
+            }
         ));
     }
 }

@@ -54,7 +54,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         overrides: args.metadata.overrides()?,
         ..OpenOptions::default()
     };
-    produce::run(Job { input: &args.model, target: &args.target, open, request }, output)
+    let (input, target, metadata) = (&args.model, &args.target, args.metadata.file());
+    produce::run(Job { input, target, open, request, metadata }, output)
 }
 
 fn a_folder_is_no_model(args: &Args) -> Refusal {

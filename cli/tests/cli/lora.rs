@@ -96,3 +96,27 @@ fn options_for_the_other_kind_of_input_are_refused() {
     place.run("convert adapter --lora adapter -o out.gguf").refused(&["an adapter itself"]);
     assert_eq!(place.files(), ["adapter"]);
 }
+
+#[test]
+fn the_output_is_no_file_of_an_adapter() {
+    let place = Place::new();
+    adapter(&place);
+    let base = fixture("tiny-llama-2/hf");
+    let weights = "adapter/adapter_model.safetensors";
+    let before = fs::read(place.path(weights)).unwrap();
+    place
+        .run(&format!("convert {} --lora adapter -o {weights} --force", base.display()))
+        .refused(&["output and input are the same file"]);
+    assert_eq!(fs::read(place.path(weights)).unwrap(), before);
+}
+
+#[test]
+fn a_scale_that_is_no_number_is_said() {
+    let place = Place::new();
+    adapter(&place);
+    for scale in ["half", "1e400", "nan", ""] {
+        place
+            .run(&format!("convert model --lora adapter={scale} -o out.gguf"))
+            .refused(&["the scale of adapter is", "expected a finite number"]);
+    }
+}

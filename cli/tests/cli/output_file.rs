@@ -128,6 +128,50 @@ fn in_a_folder_the_name_follows_from_the_metadata() {
 }
 
 #[test]
+fn the_first_of_several_files_in_a_folder_is_said() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    let args = ["convert", model, "-o", ".", "--name", "a", "--split-max-tensors", "40"];
+    let made = place.llq(args).ok();
+    assert!(made.stderr.contains("the first file is ./a-6.8M-"), "{made}");
+    assert!(made.stderr.contains("-00001-of-00002.gguf\n"), "{made}");
+}
+
+#[test]
+fn the_output_is_not_the_file_of_metadata() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    place.write("metadata.json", "{}");
+    let args = [model, "-o", "metadata.json", "--metadata", "metadata.json", "--force"];
+    place
+        .llq(QUANTIZE.iter().chain(&args))
+        .refused(&["metadata.json: output and input are the same file"]);
+    assert_eq!(fs::read(place.path("metadata.json")).unwrap(), b"{}");
+}
+
+#[test]
+fn metadata_is_a_file() {
+    let model = tiny_gguf().to_str().unwrap();
+    let args = [model, "-o", "out.gguf", "--metadata", r#"{"license": "mit"}"#];
+    Place::new().llq(QUANTIZE.iter().chain(&args)).refused(&["--metadata takes a file", "hint:"]);
+}
+
+#[test]
+fn options_that_change_nothing_are_refused() {
+    let place = Place::new();
+    let model = tiny_gguf().display();
+    let checkpoint = fixture("tiny-llama-2/hf");
+    place
+        .run(&format!("convert {model} -o out.gguf --pre llama-bpe"))
+        .refused(&["is a GGUF file; only a checkpoint takes a pre-tokenizer's name"]);
+    for (path, form) in [(model, "a GGUF file"), (checkpoint.display(), "a folder")] {
+        place
+            .run(&format!("convert {path} -o out.gguf --eps 1e-6"))
+            .refused(&[form, "only a legacy GGML file takes an epsilon"]);
+    }
+}
+
+#[test]
 fn metadata_is_set_by_hand() {
     let place = Place::new();
     let model = tiny_gguf().to_str().unwrap();

@@ -50,8 +50,8 @@ fn help_has_examples_before_options() {
 
     CHECKPOINT is a folder with config.json and safetensors or pytorch_model.bin (Hugging Face), or with
     params.json and consolidated.NN.pth (Meta) or consolidated.safetensors (Mistral). Nothing in a .bin
-    or .pth file is executed. It may also be a GGUF file, or a GGML file of 2023 (ggml, ggmf, ggjt),
-    whose tensors keep their types unless others are asked for.
+    or .pth file is executed. It may also be a GGUF file, by itself or in a llamafile, or a GGML file of
+    2023 (ggml, ggmf, ggjt), whose tensors keep their types unless others are asked for.
 
     A LoRA adapter is merged into the checkpoint with --lora. Given as CHECKPOINT, its folder becomes a
     GGUF adapter, in F32 unless --outtype says otherwise.
@@ -69,7 +69,7 @@ fn help_has_examples_before_options() {
 
     Arguments:
       <CHECKPOINT>
-              The folder of the checkpoint, a GGUF file, or a legacy GGML file
+              The folder of the checkpoint, a GGUF file, a llamafile, or a legacy GGML file
 
     Options:
       -o, --output <GGUF>
@@ -134,9 +134,9 @@ fn help_has_examples_before_options() {
           --verify-checksums
               First compare the files with the MD5 sums in Meta's checklist.chk
 
-          --metadata <JSON>
-              A JSON object of metadata to set: GGUF keys, or those of general.* without that; null
-              removes a key
+          --metadata <FILE>
+              A JSON file, an object of metadata to set: GGUF keys, or those of general.* without that;
+              null removes a key
 
           --name <NAME>
               The model's name (general.name)

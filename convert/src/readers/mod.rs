@@ -64,6 +64,7 @@ pub struct OpenOptions {
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    refuse_epsilon(folder, options, "a folder")?;
     if adapter::is_adapter(folder) {
         refuse_adapters(folder, options, "an adapter itself")?;
         return Ok(Box::new(adapter::open(folder, options)?));
@@ -112,6 +113,24 @@ fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Resul
     }
 }
 
+fn refuse_epsilon(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("an epsilon", "a legacy GGML file");
+    let path = path.to_path_buf();
+    match options.norm_epsilon {
+        None => Ok(()),
+        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
+    }
+}
+
+fn refuse_pre_name(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
+    let (option, wanted) = ("a pre-tokenizer's name", "a checkpoint");
+    let path = path.to_path_buf();
+    match options.pre {
+        None => Ok(()),
+        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
+    }
+}
+
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     refuse_adapters(path, options, "a file")?;
     refuse_base(path, options, "a file")?;
@@ -129,7 +148,12 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
     if start.starts_with(b"GGUF") || !is_part && start.len() >= 4 {
         match gguf::open(path) {
             Err(Error::Gguf(llq_gguf::Error::Magic { .. })) => {}
-            opened => return Ok(Box::new(opened?)),
+            opened => {
+                let source = opened?;
+                refuse_epsilon(path, options, "a GGUF file")?;
+                refuse_pre_name(path, options, "a GGUF file")?;
+                return Ok(Box::new(source));
+            }
         }
     }
     let found = if is_part {

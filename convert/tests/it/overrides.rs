@@ -102,16 +102,19 @@ fn values_of_a_wrong_or_unknown_type_are_refused() {
         (json!({ "tokenizer.ggml.bos_token_id": "1" }), "expected of type u32"),
         (json!({ "custom.count": 7 }), "{\"u32\": 7}"),
         (json!({ "custom.counts": [1, 2] }), "an object that says the type"),
-        (json!({ "licence": "mit" }), "\"licence\" is neither, expected a key that llq knows"),
+        (json!({ "licence": "mit" }), "\"licence\" is not known, expected one of general.*"),
         (json!({ "custom.none": [] }), "an object that says the type"),
         (json!({ "custom.x": { "u33": 7 } }), "an object that says the type"),
         (json!({ "custom.x": { "u8": 256 } }), "an object that says the type"),
         (json!({ "custom.x": [[1.5]] }), "an object that says the type"),
         (json!({ "base_models": "owner/name" }), "a list of ids"),
         (json!({ "base_models": [{ "nmae": "x" }] }), "a list of ids"),
-        (json!({ "general.architecture": "falcon" }), "not for the user to say"),
-        (json!({ "file_type": null }), "not for the user to say"),
-        (json!({ "split.count": 2 }), "not for the user to say"),
+        (json!({ "general.architecture": "falcon" }), "as llq decides it"),
+        (json!({ "file_type": null }), "as llq decides it"),
+        (json!({ "split.count": 2 }), "as llq decides it"),
+        (json!({ "llama.block_count": null }), "as no loader does without"),
+        (json!({ "llama.attention.head_count": null }), "as no loader does without"),
+        (json!({ "tokenizer.ggml.model": null }), "as no loader does without"),
     ];
     for (json, expected) in bad {
         let error = overridden(&json, None).unwrap_err();
