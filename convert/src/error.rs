@@ -332,7 +332,7 @@ const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safete
      consolidated*.safetensors, a LoRA adapter's folder with adapter_config.json, a GGUF file, \
      a legacy GGML file";
 
-fn nearest_hint(nearest: &Option<String>) -> String {
+pub(crate) fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()
 }
 

@@ -52,7 +52,7 @@ pub(super) fn file_name(path: &Path) -> String {
 }
 
 /// Whether `name` stays in its folder.
-fn is_plain_file_name(name: &str) -> bool {
+pub(crate) fn is_plain_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
