@@ -8,7 +8,11 @@ use std::{
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
-use crate::{Error, Note, Progress, error::Result, weights::{InputFile, is_plain_file_name}};
+use crate::{
+    Error, Note, Progress,
+    error::Result,
+    weights::{InputFile, is_plain_file_name},
+};
 
 /// The lists Meta publishes: of a model, and of a tokenizer that several models share.
 const CHECKLIST: &str = "checklist.chk";

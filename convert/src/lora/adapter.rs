@@ -16,7 +16,8 @@ use crate::{
     arch::{Module, nearest},
     error::Result,
     weights::{
-        PublishedTensor, Weights, folder::WeightFile, safetensors::SafetensorsFile, torch::TorchFile,
+        PublishedTensor, Weights, folder::WeightFile, safetensors::SafetensorsFile,
+        torch::TorchFile,
     },
 };
 

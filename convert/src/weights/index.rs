@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::InputFile;
 use crate::{Error, error::Result};
 
-/// Size limit of an index, in bytes.
-const MAX_INDEX: u64 = 64 << 20;
+/// Size limit of an index in bytes; those of a hundred thousand tensors have nine million.
+const MAX_INDEX: u64 = 32 << 20;
 
 #[derive(Deserialize)]
 struct Index {
