@@ -11,16 +11,8 @@ use serde_json::json;
 use crate::support::{
     assert_says, converted, converted_model, failure, request,
     tiny::{EMBEDDING, KEYS, Tensor, Tiny, VOCABULARY},
+    tiny_failure,
 };
-
-/// The error of the small model after a change to it.
-fn tiny_failure(change: impl Fn(&mut Tiny)) -> Error {
-    let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new();
-    change(&mut tiny);
-    tiny.write(folder.path());
-    failure(folder.path(), &Request::default())
-}
 
 #[test]
 fn unknown_architectures_are_named_with_the_known_ones() {
