@@ -8,7 +8,11 @@ use std::{
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
-use crate::{Error, Note, Progress, error::Result, weights::InputFile};
+use crate::{
+    Error, Note, Progress,
+    error::Result,
+    weights::{InputFile, is_plain_file_name},
+};
 
 /// The lists Meta publishes: of a model, and of a tokenizer that several models share.
 const CHECKLIST: &str = "checklist.chk";
@@ -82,10 +86,9 @@ fn read(list: &Path) -> Result<Vec<Sum>> {
 fn parse(line: &str) -> Option<([u8; 16], &str)> {
     let (digits, name) = line.trim().split_once(char::is_whitespace)?;
     let name = name.trim_start().trim_start_matches('*');
-    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
     let mut sum = [0; 16];
     let digits = digits.as_bytes();
-    if !is_name || digits.len() != 2 * sum.len() {
+    if !is_plain_file_name(name) || digits.len() != 2 * sum.len() {
         return None;
     }
     for (byte, pair) in sum.iter_mut().zip(digits.chunks_exact(2)) {

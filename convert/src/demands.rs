@@ -117,8 +117,9 @@ impl Check<'_> {
         let Ok(tokens) = metadata.strings(TOKENS) else {
             return self.key(TOKENS, "an array of strings".to_owned());
         };
+        // Loaders number tokens without text.
         let mut seen = HashSet::with_capacity(tokens.len());
-        if let Some(twice) = tokens.iter().find(|&token| !seen.insert(token)) {
+        if let Some(twice) = tokens.iter().find(|&text| !text.is_empty() && !seen.insert(text)) {
             self.demand(TOKENS, "each token once", &format!("{:?} twice", shortened(twice)));
         }
         let count = tokens.len();
@@ -209,7 +210,7 @@ fn shortened(text: &str) -> &str {
     text.char_indices().nth(SHOWN).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The N of `blk.N.…`.
-fn block_number(name: &str) -> Option<u64> {
+/// The N of `blk.N.…`; `None`, which sorts first, of a tensor of no block.
+pub(crate) fn block_number(name: &str) -> Option<u64> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }

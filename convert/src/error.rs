@@ -330,9 +330,9 @@ pub enum Error {
 const SUPPORTED_FORMS: &str = "supported: a folder with config.json and *.safetensors or \
      pytorch_model*.bin, a folder with params.json and consolidated.NN.pth or \
      consolidated*.safetensors, a LoRA adapter's folder with adapter_config.json, a GGUF file, \
-     a legacy GGML file, a llamafile";
+     a llamafile, a legacy GGML file";
 
-fn nearest_hint(nearest: &Option<String>) -> String {
+pub(crate) fn nearest_hint(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()
 }
 

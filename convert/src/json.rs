@@ -67,7 +67,8 @@ impl JsonFile {
     }
 
     pub(crate) fn optional_float(&self, key: &str) -> Result<Option<f32>> {
-        self.optional(key, FLOAT, |value| value.as_f64().map(|float| float as f32))
+        let float = |value: &Json| value.as_f64().map(|float| float as f32);
+        self.optional(key, FLOAT, |value| float(value).filter(|float| float.is_finite()))
     }
 
     pub(crate) fn optional_bool(&self, key: &str) -> Result<Option<bool>> {
@@ -123,4 +124,4 @@ impl JsonFile {
 }
 
 const COUNT: &str = "a whole number below 2^32";
-const FLOAT: &str = "a number";
+const FLOAT: &str = "a number that f32 has room for";

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +15,10 @@ use crate::{
     Error, Note,
     arch::{Module, nearest},
     error::Result,
-    weights::{PublishedTensor, Weights, safetensors::SafetensorsFile, torch::TorchFile},
+    weights::{
+        PublishedTensor, Weights, folder::WeightFile, safetensors::SafetensorsFile,
+        torch::TorchFile,
+    },
 };
 
 /// A folder that PEFT saved.
@@ -24,7 +26,7 @@ use crate::{
 pub(crate) struct Adapter {
     pub(crate) folder: PathBuf,
     pub(crate) config: Config,
-    pub(crate) weights: AdapterFile,
+    pub(crate) weights: WeightFile,
 }
 
 /// What an adapter does to one module. Numbers are indexes of the adapter's tensors.
@@ -78,9 +80,9 @@ impl Adapter {
         let safetensors = folder.join(SAFETENSORS);
         let torch = folder.join(TORCH);
         let weights = if safetensors.exists() {
-            AdapterFile::Safetensors(SafetensorsFile::open(&safetensors)?)
+            WeightFile::Safetensors(SafetensorsFile::open(&safetensors)?)
         } else if torch.exists() {
-            AdapterFile::Torch(TorchFile::open(&torch)?)
+            WeightFile::PyTorch(TorchFile::open(&torch)?)
         } else {
             let looked_for = format!("{SAFETENSORS} and no {TORCH}");
             return Err(Error::MissingFile { folder: folder.to_path_buf(), looked_for });
@@ -311,37 +313,5 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Span(least, greatest) = self;
         if least == greatest { write!(f, "{least}") } else { write!(f, "{least} to {greatest}") }
-    }
-}
-
-/// The file of an adapter's tensors.
-#[derive(Debug)]
-pub(crate) enum AdapterFile {
-    Safetensors(SafetensorsFile),
-    Torch(TorchFile),
-}
-
-impl AdapterFile {
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            AdapterFile::Safetensors(file) => file.path(),
-            AdapterFile::Torch(file) => file.path(),
-        }
-    }
-}
-
-impl Weights for AdapterFile {
-    fn tensors(&self) -> &[PublishedTensor] {
-        match self {
-            AdapterFile::Safetensors(file) => file.tensors(),
-            AdapterFile::Torch(file) => file.tensors(),
-        }
-    }
-
-    fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
-        match self {
-            AdapterFile::Safetensors(file) => file.read_rows(tensor, rows, out),
-            AdapterFile::Torch(file) => file.read_rows(tensor, rows, out),
-        }
     }
 }

@@ -20,6 +20,9 @@ const MAX_PATTERN: usize = 1 << 16;
 /// Beyond what any adapter has: a row of a factor has to fit into memory.
 const MAX_RANK: u64 = 1 << 16;
 
+/// Beyond what any adapter has: what follows from it has to stay finite.
+const MAX_ALPHA: f64 = 1e30;
+
 /// How strong an adapter is.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -68,7 +71,7 @@ impl Config {
             return Err(file.error("r", RANK, rank.to_string()));
         }
         let number =
-            |value: &Json| value.as_f64().filter(|alpha| (1e-30..1e30).contains(&alpha.abs()));
+            |value: &Json| value.as_f64().filter(|alpha| (1e-30..MAX_ALPHA).contains(&alpha.abs()));
         let alpha = file.get("lora_alpha");
         let alpha = alpha.and_then(number).ok_or_else(|| {
             let found = alpha.map_or_else(|| "absent".to_owned(), Json::to_string);
@@ -98,8 +101,8 @@ impl Config {
         };
         let alpha = match self.alpha_pattern.find(&self.file, module)? {
             Some(pattern) => {
-                let alpha = pattern.value.as_f64();
-                alpha.ok_or_else(|| self.pattern_error(&self.alpha_pattern, pattern, "a number"))?
+                let alpha = pattern.value.as_f64().filter(|alpha| alpha.abs() < MAX_ALPHA);
+                alpha.ok_or_else(|| self.pattern_error(&self.alpha_pattern, pattern, ALPHA))?
             }
             None => self.alpha,
         };
@@ -212,6 +215,7 @@ const INVOCATION: &str = "alora_invocation_tokens";
 /// Initialisations that take from the base what they put into the factors.
 const CHANGE_THE_BASE: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
 
+const ALPHA: &str = "a number of a magnitude below 1e30";
 const RANK: &str = "1 to 65536";
 
 fn is_rank(rank: u64) -> bool {

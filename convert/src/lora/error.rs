@@ -1,5 +1,7 @@
 //! What can be wrong with an adapter.
 
+use crate::error::nearest_hint;
+
 /// Why an adapter can not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -14,7 +16,7 @@ pub enum LoraError {
         tensor: String,
     },
     /// A tensor changes what the base does not have.
-    #[error("tensor {tensor:?}: the base has no {module:?}{}", hint(nearest))]
+    #[error("tensor {tensor:?}: the base has no {module:?}{}", nearest_hint(nearest))]
     NoModule {
         /// The tensor.
         tensor: String,
@@ -102,8 +104,4 @@ pub enum LoraError {
         /// What it is.
         what: &'static str,
     },
-}
-
-fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; the nearest is {name:?}")).unwrap_or_default()
 }

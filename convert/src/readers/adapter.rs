@@ -15,13 +15,7 @@ use crate::{
 
 /// Whether the folder is an adapter: it has an adapter's configuration and no model's weights.
 pub(super) fn is_adapter(folder: &Path) -> bool {
-    const WEIGHTS: [&str; 4] = [
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ];
-    folder.join(CONFIG).exists() && !WEIGHTS.iter().any(|name| folder.join(name).exists())
+    folder.join(CONFIG).exists() && !hugging_face::has_weights(folder)
 }
 
 pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
@@ -189,5 +183,9 @@ impl Weights for Scaled {
             *out = ((f64::from(number) * factor) as f32).to_le_bytes();
         }
         Ok(())
+    }
+
+    fn stored_type(&self, tensor: usize) -> Option<TensorType> {
+        self.adapter.weights.stored_type(tensor)
     }
 }

@@ -1,4 +1,4 @@
-//! The source that Hugging Face and Meta checkpoints become: published tensors behind a mapping.
+//! The source that every form but GGUF becomes: published tensors behind a mapping.
 
 use std::{
     ops::Range,

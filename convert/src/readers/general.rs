@@ -6,7 +6,7 @@ mod model_id;
 
 use std::path::{Path, PathBuf};
 
-use llq_gguf::{Metadata, TensorSpec, TensorType, Value};
+use llq_gguf::{Metadata, TensorType, Value};
 
 use self::{authorship::Authorship, model_id::ModelId};
 use crate::{
@@ -60,7 +60,7 @@ pub(super) fn authorship(
     mapped: &[MappedTensor],
     notes: &mut Vec<Note>,
 ) -> Authorship {
-    let weights = weights(mapped.iter().map(|tensor| &tensor.spec));
+    let weights = weights(mapped.iter());
     let mut known = match front_matter::read(folder) {
         Ok(Some(card)) => Authorship::from_card(&card, weights),
         Ok(None) => Authorship::default(),
@@ -76,7 +76,7 @@ pub(super) fn authorship(
         known.add_id(&ModelId::parse(&id, weights));
     }
     known.add("name", &name_of_form(folder));
-    known.add("size_label", &size_label(weights));
+    known.add("size_label", &size_label(mapped));
     known
 }
 
@@ -92,7 +92,7 @@ pub(super) fn base_name(folder: &Path, name_or_path: Option<&str>) -> String {
 pub(super) fn named(name: &str, mapped: &[MappedTensor]) -> Authorship {
     let mut known = Authorship::default();
     known.add("name", name);
-    known.add("size_label", &size_label(weights(mapped.iter().map(|tensor| &tensor.spec))));
+    known.add("size_label", &size_label(mapped));
     known
 }
 
@@ -155,8 +155,23 @@ pub(super) fn sampling(folder: &Path) -> Result<Vec<(&'static str, Value)>> {
     Ok(known.collect())
 }
 
-/// The number of weights as model names have it: two digits, such as `6.8M`, `7B` or `70B`.
-fn size_label(weights: f64) -> String {
+/// The size of a model: its weights; of one with experts, their number and its weights with one of
+/// them.
+fn size_label(mapped: &[MappedTensor]) -> String {
+    let is_expert = |tensor: &&MappedTensor| tensor.spec.name.contains("_exps.");
+    let count = mapped.iter().find(is_expert).and_then(|tensor| tensor.spec.shape.last());
+    match count {
+        None => rounded(weights(mapped.iter())),
+        Some(&count) => {
+            let shared = weights(mapped.iter().filter(|tensor| !is_expert(tensor)));
+            let each = weights(mapped.iter().filter(is_expert)) / count as f64;
+            format!("{count}x{}", rounded(shared + each))
+        }
+    }
+}
+
+/// A number of weights as model names have it: two digits, such as `6.8M`, `7B` or `70B`.
+fn rounded(weights: f64) -> String {
     let (scaled, unit) = match weights {
         w if w > 1e12 => (w / 1e12, "T"),
         w if w > 1e9 => (w / 1e9, "B"),
@@ -171,8 +186,8 @@ fn size_label(weights: f64) -> String {
     format!("{scaled:.decimals$}{unit}")
 }
 
-fn weights<'a>(tensors: impl Iterator<Item = &'a TensorSpec>) -> f64 {
-    tensors.map(|t| t.shape.iter().map(|&extent| extent as f64).product::<f64>()).sum()
+fn weights<'a>(tensors: impl Iterator<Item = &'a MappedTensor>) -> f64 {
+    tensors.map(|t| t.spec.shape.iter().map(|&extent| extent as f64).product::<f64>()).sum()
 }
 
 fn file_type(mapped: &[MappedTensor]) -> u32 {
@@ -190,9 +205,9 @@ mod tests {
 
     #[test]
     fn size_labels_have_two_digits() {
-        assert_eq!(size_label(6_818_048.0), "6.8M");
-        assert_eq!(size_label(8_030_261_248.0), "8.0B");
-        assert_eq!(size_label(70_553_706_496.0), "71B");
-        assert_eq!(size_label(256.0), "0.26K");
+        assert_eq!(rounded(6_818_048.0), "6.8M");
+        assert_eq!(rounded(8_030_261_248.0), "8.0B");
+        assert_eq!(rounded(70_553_706_496.0), "71B");
+        assert_eq!(rounded(256.0), "0.26K");
     }
 }

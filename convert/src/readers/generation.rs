@@ -40,7 +40,7 @@ impl Generation {
             1e6 => generation("Code Llama", 16384, "rope_theta is 1000000"),
             // The first release of Llama 2's chat models had LLaMA 1's epsilon.
             _ if is_named_llama_2(signs.name) => {
-                generation("Llama 2", 4096, "so it is named and rope_theta is 10000")
+                generation("Llama 2", 4096, "it is named so and rope_theta is 10000")
             }
             _ if signs.norm_epsilon != 1e-5 => {
                 generation("LLaMA 1", 2048, "norm_eps is not 1e-05, as it is since Llama 2")

@@ -5,7 +5,9 @@ use std::{ops::Range, path::Path};
 use llq_gguf::{Endian, Model, TensorInfo, TensorSpec};
 use llq_quant::format;
 
-use crate::{Error, Note, Source, SourceKind, error::Result, source::row_bytes};
+use crate::{
+    Error, Note, Source, SourceKind, demands::block_number, error::Result, source::row_bytes,
+};
 
 /// An open GGUF file, or the parts of a split one.
 #[derive(Debug)]
@@ -27,11 +29,6 @@ pub(super) fn open(path: &Path) -> Result<GgufSource> {
         check_swappable(tensors)?;
     }
     Ok(GgufSource { model, specs, places })
-}
-
-/// The N of `blk.N.…`; `None`, which sorts first, of a tensor of no block.
-fn block_number(name: &str) -> Option<u64> {
-    name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 fn spec(info: &TensorInfo) -> TensorSpec {

@@ -23,13 +23,19 @@ use crate::{
 };
 
 /// The forms that weights have beside a `config.json`, the better ones first.
-pub(super) const WEIGHTS: &[Form] = &[Form::SAFETENSORS, Form::PYTORCH];
+const WEIGHTS: &[Form] = &[Form::SAFETENSORS, Form::PYTORCH];
+
+/// Whether `folder` has weights in one of these forms.
+pub(super) fn has_weights(folder: &Path) -> bool {
+    WEIGHTS.iter().any(|form| form.is_in(folder))
+}
 
 pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let config = JsonFile::open(&folder.join("config.json"))?;
     let architecture = architecture(&config)?;
     let quantization = DeclaredQuantization::read(&config)?;
     check_activation(&config)?;
+    check_rotation(&config)?;
     let mut notes = Vec::new();
     let hyperparameters = hyperparameters(&config, architecture, &mut notes)?;
 
@@ -115,6 +121,19 @@ fn check_activation(config: &JsonFile) -> Result<()> {
             Err(config.unsupported("hidden_act", found, &SWISH.join(", ")))
         }
     }
+}
+
+/// What the rotation of a part of each head asks of the rows' order is not done.
+fn check_rotation(config: &JsonFile) -> Result<()> {
+    const KEY: &str = "partial_rotary_factor";
+    let rope = config.optional_part("rope_parameters")?;
+    let rope = rope.map(|rope| rope.nested_under("full_attention"));
+    for file in [Some(config), rope.as_ref()].into_iter().flatten() {
+        if let Some(factor) = file.optional_float(KEY)?.filter(|&factor| factor != 1.0) {
+            return Err(config.unsupported(KEY, factor.to_string(), "1, heads rotated whole"));
+        }
+    }
+    Ok(())
 }
 
 /// Biases that the config promises must be there.

@@ -73,8 +73,7 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     let has_config = folder.join("config.json").exists();
     let is_mistral = mistral::is_in(folder);
     // Mistral publishes its own form beside that of Hugging Face, or with only its config.
-    let has_weights = || hugging_face::WEIGHTS.iter().any(|form| form.is_in(folder));
-    let checkpoint = if has_config && (!is_mistral || has_weights()) {
+    let checkpoint = if has_config && (!is_mistral || hugging_face::has_weights(folder)) {
         let mut checkpoint = hugging_face::open(folder, options)?;
         if is_mistral {
             checkpoint.note(Note(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::arch;
+use crate::{arch, error::nearest_hint};
 
 /// A name that llama.cpp has for the way a byte-level BPE cuts a text into words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct PreName(&'static str);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "llama.cpp has no pre-tokenizer {found:?}{}; it has {}",
-    nearest(found).map(|name| format!("; the nearest is {name:?}")).unwrap_or_default(),
+    nearest_hint(&nearest(found)),
     NAMES.join(", ")
 )]
 pub struct UnknownPreName {

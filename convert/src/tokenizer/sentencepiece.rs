@@ -20,7 +20,7 @@ pub(crate) struct SentencePiece {
 }
 
 /// Size limit of a model in bytes; the largest vocabularies have five million.
-pub(super) const MAX_MODEL: u64 = 64 << 20;
+pub(super) const MAX_MODEL: u64 = 16 << 20;
 
 impl SentencePiece {
     pub(crate) fn open(path: &Path) -> Result<SentencePiece> {

@@ -1,13 +1,13 @@
 //! `tokenizer.json` of Hugging Face: a byte-level BPE with its merges and added tokens.
 
-use std::{collections::HashMap, fmt, path::Path};
+use std::{collections::HashMap, fmt, marker::PhantomData, path::Path};
 
 use llq_gguf::Strings;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
-use serde_json::Value as Json;
+use serde_json::{Value as Json, value::RawValue};
 
 use super::{TokenizerError, pre_tokenizer::WholeWords};
 use crate::{Error, error::Result, weights::InputFile};
@@ -15,16 +15,24 @@ use crate::{Error, error::Result, weights::InputFile};
 /// Size limit in bytes; those of the largest vocabularies have 40 million.
 pub(super) const MAX_TOKENIZER_JSON: u64 = 256 << 20;
 
+/// The most tokens, added tokens and merges; the largest vocabularies have half a million of each.
+/// A few bytes of the file become a hundred in memory.
+const MAX_ENTRIES: usize = 1 << 21;
+
+/// The longest description of a step before or after the model, in bytes; published ones have some
+/// thousand.
+const MAX_STEP: usize = 1 << 20;
+
 /// What a conversion needs of the file.
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenizerJson {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_list")]
     pub(super) added_tokens: Vec<AddedToken>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_step")]
     pub(super) normalizer: Json,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_step")]
     pub(super) pre_tokenizer: Json,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded_step")]
     pub(super) post_processor: Json,
     pub(super) model: Bpe,
 }
@@ -47,6 +55,7 @@ pub(super) struct Bpe {
     #[serde(default)]
     unk_token: Option<String>,
     vocab: Entries,
+    #[serde(deserialize_with = "bounded_list")]
     merges: Vec<Merge>,
 }
 
@@ -225,6 +234,49 @@ impl ModelKind {
     }
 }
 
+fn too_many<E: serde::de::Error>() -> E {
+    E::custom(format_args!("more than {MAX_ENTRIES} entries"))
+}
+
+/// A list of at most [`MAX_ENTRIES`].
+fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    struct ListVisitor<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> std::result::Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == MAX_ENTRIES {
+                    return Err(too_many());
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+    deserializer.deserialize_seq(ListVisitor(PhantomData))
+}
+
+/// A value whose text has at most [`MAX_STEP`] bytes.
+fn bounded_step<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Json, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?.get();
+    if raw.len() > MAX_STEP {
+        let problem = format_args!("a step of {} bytes, more than {MAX_STEP}", raw.len());
+        return Err(serde::de::Error::custom(problem));
+    }
+    serde_json::from_str(raw).map_err(serde::de::Error::custom)
+}
+
 impl<'de> Deserialize<'de> for Entries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct EntriesVisitor;
@@ -241,6 +293,9 @@ impl<'de> Deserialize<'de> for Entries {
             ) -> std::result::Result<Entries, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(too_many());
+                    }
                     entries.push(entry);
                 }
                 Ok(Entries(entries))

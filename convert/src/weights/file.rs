@@ -19,12 +19,13 @@ pub(crate) struct InputFile {
 
 impl InputFile {
     pub(crate) fn open(path: &Path) -> Result<InputFile> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let metadata = file.metadata().map_err(Error::io(path))?;
-        if !metadata.is_file() {
+        // Before it is opened: a pipe would wait for its other end.
+        if !path.metadata().map_err(Error::io(path))?.is_file() {
             let found = std::io::Error::other("not a regular file");
             return Err(Error::Io { path: path.to_path_buf(), source: found });
         }
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
         Ok(InputFile { path: path.to_path_buf(), file, len: metadata.len() })
     }
 

@@ -72,20 +72,23 @@ impl Form {
     }
 }
 
+/// A file of tensors in one of Hugging Face's containers.
 #[derive(Debug)]
-enum WeightFile {
+pub(crate) enum WeightFile {
     Safetensors(SafetensorsFile),
     PyTorch(TorchFile),
 }
 
 impl WeightFile {
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             WeightFile::Safetensors(file) => file.path(),
             WeightFile::PyTorch(file) => file.path(),
         }
     }
+}
 
+impl Weights for WeightFile {
     fn tensors(&self) -> &[PublishedTensor] {
         match self {
             WeightFile::Safetensors(file) => file.tensors(),

@@ -18,6 +18,7 @@ use llq_gguf::TensorType;
 use crate::{Error, error::Result};
 
 pub(crate) use file::{InputFile, is_lfs_pointer};
+pub(crate) use index::is_plain_file_name;
 
 /// The tensors of a checkpoint, whatever files they lie in.
 pub(crate) trait Weights: fmt::Debug + Send + Sync {

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use llq_gguf::TensorType;
+
 use super::{PublishedTensor, Weights};
 use crate::{Error, Note, error::Result};
 
@@ -83,5 +85,9 @@ impl Weights for PlainNames {
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         self.weights.read_rows(tensor, rows, out)
+    }
+
+    fn stored_type(&self, tensor: usize) -> Option<TensorType> {
+        self.weights.stored_type(tensor)
     }
 }

@@ -266,11 +266,28 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// `__metadata__`: text to text, of no use to a conversion.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct TextMap {
-    _texts: std::collections::HashMap<String, String>,
+/// `__metadata__`: text to text, of no use to a conversion and not kept.
+struct TextMap;
+
+impl<'de> Deserialize<'de> for TextMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(TextMapVisitor)
+    }
+}
+
+struct TextMapVisitor;
+
+impl<'de> Visitor<'de> for TextMapVisitor {
+    type Value = TextMap;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<TextMap, A::Error> {
+        while map.next_entry::<String, String>()?.is_some() {}
+        Ok(TextMap)
+    }
 }
 
 impl<'de> Deserialize<'de> for Shape {

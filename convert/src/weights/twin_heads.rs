@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use llq_gguf::TensorType;
+
 use super::{Dtype, PublishedTensor, Weights};
 use crate::{Error, error::Result};
 
@@ -138,5 +140,9 @@ impl<W: Weights> Weights for TwinHeads<W> {
             true => self.read_halved(tensor, rows, out),
             false => self.published.read_rows(tensor, rows, out),
         }
+    }
+
+    fn stored_type(&self, tensor: usize) -> Option<TensorType> {
+        self.published.stored_type(tensor)
     }
 }

@@ -7,7 +7,10 @@ use llq_gguf::{Array, Value};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use crate::support::{assert_says, converted, failure, tiny::Tiny};
+use crate::support::{
+    assert_says, converted, converted_model, failure,
+    tiny::{EMBEDDING, Tensor, Tiny},
+};
 
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -189,6 +192,18 @@ fn other_models_are_refused() {
     }
 }
 
+#[test]
+fn what_would_fill_the_memory_is_refused() {
+    let few = tokenizer_json().to_string();
+    let merges = format!("\"merges\":[{}\"a b\"", "\"\",".repeat(1 << 21));
+    let many = few.replace("\"merges\":[\"a b\"", &merges);
+    assert!(many.len() > few.len());
+    assert_says(&failure_with(&many), &["tokenizer.json", "more than 2097152 entries"]);
+    let step = format!("\"normalizer\":[{}0],\"model\":", "0,".repeat(1 << 20));
+    let long = few.replace("\"model\":", &step);
+    assert_says(&failure_with(&long), &["tokenizer.json", "a step of 2097155 bytes"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -200,5 +215,42 @@ proptest! {
         write_model(folder.path(), "");
         fs::write(folder.path().join("tokenizer.json"), text).unwrap();
         drop(open(folder.path()));
+    }
+}
+
+/// SmolLM: GPT-2's words with digits apart, tied embeddings, few key-value heads.
+#[test]
+fn a_model_as_smollm_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut json = tokenizer_json();
+    let digits = json!({ "type": "Digits", "individual_digits": true });
+    let gpt2 = json!({ "type": "ByteLevel", "add_prefix_space": false });
+    json["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": [digits, gpt2] });
+    json["post_processor"] = json!(null);
+    json["model"]["ignore_merges"] = json!(false);
+    write_model(folder.path(), &json.to_string());
+    let mut tiny = Tiny::new();
+    tiny.tensors.remove("lm_head.weight");
+    tiny.config["tie_word_embeddings"] = json!(true);
+    tiny.config["num_key_value_heads"] = json!(1);
+    for name in ["k_proj", "v_proj"] {
+        for block in 0..2 {
+            let name = format!("model.layers.{block}.self_attn.{name}.weight");
+            tiny.tensors.insert(name, Tensor::new(block, &[8, EMBEDDING]));
+        }
+    }
+    let key = tiny.tensors["model.layers.1.self_attn.k_proj.weight"].bf16();
+    tiny.write(folder.path());
+    fs::remove_file(folder.path().join("tokenizer.model")).unwrap();
+
+    let model = converted_model(folder.path(), &Request::default());
+    assert_eq!(model.metadata().string("tokenizer.ggml.pre").unwrap(), "starcoder");
+    assert_eq!(model.metadata().count("llama.attention.head_count_kv").unwrap(), 1);
+    assert!(model.tensor("output.weight").is_none());
+    // One head of eight rows: each row of the first half, and then its partner of the second.
+    let row = |bytes: &[u8], row: usize| bytes[row * 64..][..64].to_vec();
+    let found = model.data(model.tensor("blk.1.attn_k.weight").unwrap());
+    for (written, published) in [0, 4, 1, 5, 2, 6, 3, 7].into_iter().enumerate() {
+        assert!(row(found, written) == row(&key, published), "{written}");
     }
 }

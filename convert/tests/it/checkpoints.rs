@@ -11,16 +11,8 @@ use serde_json::json;
 use crate::support::{
     assert_says, converted, converted_model, failure, request,
     tiny::{EMBEDDING, KEYS, Tensor, Tiny, VOCABULARY},
+    tiny_failure,
 };
-
-/// The error of the small model after a change to it.
-fn tiny_failure(change: impl Fn(&mut Tiny)) -> Error {
-    let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new();
-    change(&mut tiny);
-    tiny.write(folder.path());
-    failure(folder.path(), &Request::default())
-}
 
 #[test]
 fn unknown_architectures_are_named_with_the_known_ones() {
@@ -112,6 +104,13 @@ fn git_lfs_pointers_are_named() {
 fn what_would_change_the_model_silently_is_refused() {
     let error = tiny_failure(|tiny| tiny.config["hidden_act"] = json!("gelu"));
     assert_says(&error, &["hidden_act", "gelu", "silu"]);
+    for (key, value) in [
+        ("partial_rotary_factor", json!(0.5)),
+        ("rope_parameters", json!({ "rope_type": "default", "partial_rotary_factor": 0.5 })),
+    ] {
+        let error = tiny_failure(|tiny| tiny.config[key] = value.clone());
+        assert_says(&error, &["partial_rotary_factor", "\"0.5\" is not supported"]);
+    }
     let bad_scaling = [
         (json!({ "type": 7, "factor": 2 }), "rope_scaling.type"),
         (json!({ "type": "linear", "factor": 0 }), "\"factor\""),
@@ -134,7 +133,9 @@ fn config_keys_are_checked() {
         ("num_key_value_heads", json!(3), "a divisor of"),
         ("head_dim", json!(7), "an even number"),
         ("rms_norm_eps", json!(null), "absent"),
-        ("rms_norm_eps", json!(1e300), "a positive number"),
+        ("rms_norm_eps", json!(1e300), "a number that f32 has room for"),
+        ("rope_theta", json!(-1), "a positive number"),
+        ("rope_scaling", json!({ "type": "yarn", "factor": 2, "beta_fast": 1e300 }), "f32"),
         ("vocab_size", json!(u32::MAX), "1 to"),
         ("rope_scaling", json!({ "type": "linear", "factor": 0 }), "a positive number"),
         ("rope_scaling", json!({ "type": "llama3", "factor": 0 }), "a positive number"),
@@ -338,4 +339,16 @@ fn recommended_sampling_is_copied_where_it_is_numbers() {
     assert_eq!(sampling("top_p"), Some(Value::F32(0.5)));
     assert_eq!(sampling("temp"), Some(Value::F32(1.0)));
     assert_eq!(sampling("min_p"), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    Tiny::new().write(folder.path());
+    let pipe = folder.path().join("config.json");
+    fs::remove_file(&pipe).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = failure(folder.path(), &Request::default());
+    assert_says(&error, &["config.json", "not a regular file"]);
 }

@@ -86,6 +86,13 @@ fn a_token_must_not_stand_twice() {
         metadata.set("tokenizer.ggml.tokens", tokens);
     };
     assert!(said(twice, "nothing").contains("each token once"));
+    let without_text = |metadata: &mut Metadata| {
+        let tokens = metadata.strings("tokenizer.ggml.tokens").unwrap();
+        let text = |(id, token)| if id > 9 { String::new() } else { str::to_owned(token) };
+        let tokens: Vec<String> = tokens.iter().enumerate().map(text).collect();
+        metadata.set("tokenizer.ggml.tokens", tokens);
+    };
+    assert_eq!(said(without_text, "nothing"), "");
 }
 
 #[test]

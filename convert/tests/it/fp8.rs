@@ -3,10 +3,12 @@
 use std::{fs, path::Path};
 
 use half::bf16;
-use llq_convert::{Error, Request, open};
+use llq_convert::{Error, OpenOptions, Overrides, Request, open};
+use llq_gguf::{Model, TensorType};
 
 use crate::support::{
     assert_says, converted, failure,
+    lora::{Made, merging, try_open_and_write},
     meta::{self, EmbeddingCut},
     pickle::{described, f32_vector, fp8_tensor, tensor_of},
     tiny::{Tensor, Tiny},
@@ -153,4 +155,27 @@ fn scales_must_fit() {
         fs::write(fp8.join("fp8_scales_0.pt"), described(tensors)).unwrap();
         assert_says(&failure(&fp8, &Request::default()), &["1_feed_forward.w", part]);
     }
+}
+
+#[test]
+fn an_adapter_is_merged_into_the_weights_that_are_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let [fp8, plain] = ["fp8", "plain"].map(|form| folder.path().join(form).join("original"));
+    write_both(&fp8, &plain);
+    let adapter = tempfile::tempdir().unwrap();
+    Made::new(1).with_embedding().write(adapter.path());
+    let overrides = Overrides::default().with_name(Some("The same".to_owned()));
+    let options = OpenOptions { overrides, ..merging([(adapter.path(), 1.0)]) };
+    let [fp8, plain] = [fp8, plain]
+        .map(|folder| try_open_and_write(&folder, &options, &Request::default()).unwrap());
+    let model = Model::from_bytes(fp8).unwrap();
+    let types = ["token_embd", "blk.1.ffn_up"]
+        .map(|stem| model.tensor(&format!("{stem}.weight")).unwrap().tensor_type);
+    assert_eq!(types, [TensorType::BF16; 2]);
+    let plain = Model::from_bytes(plain).unwrap();
+    for tensor in plain.tensors() {
+        let found = model.tensor(&tensor.name).unwrap();
+        assert!(model.data(found) == plain.data(tensor), "{}", tensor.name);
+    }
+    assert_eq!(model.metadata().string("general.name").unwrap(), "The same");
 }

@@ -442,3 +442,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tokens_may_have_no_text() {
+    let mut file = Ggml::tiny(GGJT_3);
+    for piece in &mut file.pieces[13..] {
+        piece.0.clear();
+    }
+    let (_folder, path) = of_bytes(&file.bytes());
+    let model = converted_model(&path, &Request::default());
+    let tokens = model.metadata().strings("tokenizer.ggml.tokens").unwrap();
+    assert_eq!(tokens.iter().filter(|token| token.is_empty()).count(), 3);
+}

@@ -293,6 +293,7 @@ fn configurations_that_can_not_be_merged_are_refused() {
         ("rank_pattern", json!({ "q_proj": 0 }), &["rank_pattern.q_proj", "1 to 65536"]),
         ("rank_pattern", json!({ "q_proj": 3 }), &["q_proj", "has not the rank 3"]),
         ("alpha_pattern", json!({ "q_proj": "x" }), &["alpha_pattern.q_proj", "a number"]),
+        ("alpha_pattern", json!({ "q_proj": -1e300 }), &["alpha_pattern.q_proj", "below 1e30"]),
         ("alpha_pattern", json!({ "(": 1 }), &["alpha_pattern", "regular expressions"]),
         ("alpha_pattern", json!({ "(a{999}){999}": 1 }), &["alpha_pattern", "regular expressions"]),
         ("use_dora", json!(true), &["lora_A", "no lora_magnitude_vector"]),

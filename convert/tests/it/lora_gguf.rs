@@ -133,8 +133,9 @@ fn the_base_is_asked_for_where_it_is_not_told() {
     fs::copy(base.path().join("config.json"), adapter.path().join("config.json")).unwrap();
     assert!(given == convert(adapter.path(), &OpenOptions::default()).unwrap());
 
-    // With a model's weights the folder is a checkpoint.
-    Tiny::new().write(adapter.path());
+    // With a model's weights the folder is a checkpoint, also where shards have no index.
+    Tiny::new().write_sharded(adapter.path());
+    fs::remove_file(adapter.path().join("model.safetensors.index.json")).unwrap();
     let error = convert(adapter.path(), &options).unwrap_err();
     assert_says(&error, &["no adapter", "the folder of an adapter"]);
     let model = convert(adapter.path(), &OpenOptions::default()).unwrap();

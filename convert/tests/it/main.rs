@@ -26,6 +26,7 @@ mod shapes;
 mod support;
 mod tekken;
 mod tiktoken;
+mod together;
 mod tokenizers;
 mod torch;
 mod twin_heads;

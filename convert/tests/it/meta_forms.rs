@@ -3,10 +3,14 @@
 use std::{fs, path::Path};
 
 use llq_convert::{OpenOptions, Source, open, open_with};
+use llq_gguf::{Model, Value};
+use llq_quant::mix::Mix;
 use serde_json::{Value as Json, json};
 
 use crate::support::{
+    converted,
     meta::{self, EmbeddingCut},
+    request,
     tiny::{EMBEDDING, Tensor, Tiny, named_tokenizer},
 };
 
@@ -134,4 +138,46 @@ fn bytes_as_tiktoken() -> String {
     let digit = |value: usize| char::from(DIGITS[value]);
     let line = |b: usize| format!("{}{}== {b}\n", digit(b >> 2), digit((b & 3) << 4));
     (0..256).map(line).collect()
+}
+
+/// 32016 tokens, of which four stand around a gap, and LLaMA's 32000.
+#[test]
+fn code_llama_of_either_vocabulary_is_the_same_in_both_forms() {
+    for (size, infill) in [(32016, Some([32007, 32008, 32009, 32010])), (32000, None)] {
+        let above = tempfile::tempdir().unwrap();
+        let (meta, hf) = (above.path().join("meta"), above.path().join("hf"));
+        let mut names: Vec<String> = (0..size).map(|id| format!("t{id}")).collect();
+        for (id, name) in infill.into_iter().flatten().zip(["<PRE>", "<SUF>", "<MID>", "<EOT>"]) {
+            names[id] = format!("\u{2581}{name}");
+        }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut tiny = Tiny::new();
+        tiny.tokenizer = named_tokenizer(&names);
+        for (seed, name) in ["model.embed_tokens.weight", "lm_head.weight"].iter().enumerate() {
+            let tensor = Tensor::new(seed, &[size as u64, EMBEDDING]);
+            tiny.tensors.insert((*name).to_owned(), tensor);
+        }
+        tiny.config["vocab_size"] = json!(size);
+        tiny.config["rope_theta"] = json!(1e6);
+        tiny.config["max_position_embeddings"] = json!(16384);
+        let settings = json!({ "add_bos_token": true, "add_eos_token": false });
+        tiny.others.insert("tokenizer_config.json", settings);
+        for folder in [&meta, &hf] {
+            fs::create_dir(folder).unwrap();
+        }
+        tiny.write(&hf);
+        meta::write(&tiny, &meta, 2, EmbeddingCut::Columns);
+        set(&meta, "rope_theta", json!(1e6));
+        fs::write(meta.join("tokenizer.model"), &tiny.tokenizer).unwrap();
+
+        let [of_meta, of_hf] = [&meta, &hf].map(|folder| converted(folder, &request(Mix::Q8_0)));
+        assert!(of_meta == of_hf, "{size} tokens");
+        let model = Model::from_bytes(of_meta).unwrap();
+        let metadata = model.metadata();
+        assert_eq!(metadata.count("llama.context_length").unwrap(), 16384);
+        assert_eq!(metadata.get("llama.rope.freq_base"), Some(&Value::F32(1e6)));
+        let id = |key: &str| metadata.count(&format!("tokenizer.ggml.{key}_token_id")).ok();
+        let found = ["prefix", "suffix", "middle", "eot"].map(id);
+        assert_eq!(found, infill.map_or([None; 4], |ids| ids.map(|id| Some(id as u64))));
+    }
 }

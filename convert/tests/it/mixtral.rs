@@ -38,6 +38,8 @@ fn experts_lie_one_after_the_other() {
     assert_eq!(metadata.get("llama.expert_count"), Some(&Value::U32(3)));
     assert_eq!(metadata.get("llama.expert_used_count"), Some(&Value::U32(2)));
     assert_eq!(model.tensors().len(), 3 + 2 * 10);
+    // 7520 weights that all tokens pass, and 12288 of an expert.
+    assert_eq!(metadata.string("general.size_label").unwrap(), "3x20K");
 }
 
 #[test]

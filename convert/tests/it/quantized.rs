@@ -6,28 +6,21 @@ use serde_json::json;
 use crate::support::{
     assert_says, failure,
     tiny::{Tensor, Tiny},
+    tiny_failure,
 };
-
-fn failure_of(change: impl Fn(&mut Tiny)) -> Error {
-    let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new();
-    change(&mut tiny);
-    tiny.write(folder.path());
-    failure(folder.path(), &Request::default())
-}
 
 #[test]
 fn what_the_config_calls_quantized_is_refused() {
     for method in ["gptq", "awq", "fp8", "compressed-tensors"] {
         let quantized = json!({ "quant_method": method });
-        let error = failure_of(|tiny| tiny.config["quantization_config"] = quantized.clone());
+        let error = tiny_failure(|tiny| tiny.config["quantization_config"] = quantized.clone());
         assert!(matches!(error, Error::QuantizedCheckpoint { .. }), "{error}");
         assert_says(&error, &["config.json", "quantization_config", method, "base_model"]);
     }
-    let error = failure_of(|tiny| tiny.config["compression_config"] = json!({}));
+    let error = tiny_failure(|tiny| tiny.config["compression_config"] = json!({}));
     assert_says(&error, &["unknown method", "compression_config"]);
     let mlx = json!({ "group_size": 64, "bits": 4 });
-    let error = failure_of(|tiny| tiny.config["quantization"] = mlx.clone());
+    let error = tiny_failure(|tiny| tiny.config["quantization"] = mlx.clone());
     assert_says(&error, &["by MLX", "config.json has quantization"]);
 }
 
@@ -42,7 +35,7 @@ fn what_names_show_to_be_quantized_is_refused_before_anything_else() {
         ("scales", "MLX"),
     ];
     for (mark, method) in marks {
-        let error = failure_of(|tiny| {
+        let error = tiny_failure(|tiny| {
             let weight = tiny.tensors.remove("model.layers.1.mlp.up_proj.weight").unwrap();
             let name = format!("model.layers.1.mlp.up_proj.{mark}");
             tiny.tensors.insert(name, weight);

@@ -33,13 +33,16 @@ struct Part {
     role: Role,
 }
 
+/// Bytes of an id. Time grows with the square of its parts.
+const LONGEST: usize = 512;
+
 impl ModelId {
     /// Reads `id`, the name of a model of so many weights. A label such as `32k` that is far from
     /// that is no size: it is a context length. Without weights any is taken for a size.
     pub(super) fn parse(id: &str, weights: f64) -> ModelId {
         let (organization, full_name) = match id.split_once('/') {
-            // What has spaces is a title, not an id.
-            _ if id.contains(' ') => {
+            // What has spaces is a title, not an id; no hub allows ids as long.
+            _ if id.contains(' ') || id.len() > LONGEST => {
                 return ModelId { full_name: id.to_owned(), ..Self::default() };
             }
             Some((owner, name)) if owner.starts_with('.') => (None, name),
@@ -353,7 +356,7 @@ mod tests {
     fn titles_and_odd_names_say_nothing_but_themselves() {
         let only = |name: &str| ModelId { full_name: name.to_owned(), ..ModelId::default() };
         assert_eq!(ModelId::parse("My own 7b-model", 7e9), only("My own 7b-model"));
-        for name in ["", "-", "--", "llama"] {
+        for name in ["", "-", "--", "llama", "a-7b-".repeat(1 << 20).as_str()] {
             assert_eq!(ModelId::parse(name, 7e9), only(name));
         }
         assert_eq!(title("v0.1-o1mini l'été"), "v0.1 O1Mini L'Été");

@@ -56,6 +56,15 @@ pub(crate) fn failure(source: &Path, request: &Request) -> Error {
     error
 }
 
+/// The error of the small model after a change to it.
+pub(crate) fn tiny_failure(change: impl Fn(&mut tiny::Tiny)) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = tiny::Tiny::new();
+    change(&mut tiny);
+    tiny.write(folder.path());
+    failure(folder.path(), &Request::default())
+}
+
 /// Asserts that an error's message has all the parts.
 #[track_caller]
 pub(crate) fn assert_says(error: &Error, parts: &[&str]) {

@@ -207,7 +207,7 @@ pub(crate) fn tokenizer(count: u8) -> Vec<u8> {
 /// A SentencePiece model of those pieces, of which the first three are unknown, BOS and EOS.
 pub(crate) fn named_tokenizer(pieces: &[&str]) -> Vec<u8> {
     let mut model = Vec::new();
-    for (id, text) in (0u8..).zip(pieces) {
+    for (id, text) in pieces.iter().enumerate() {
         let kind = match id {
             0 => 2,
             1 | 2 => 3,
@@ -216,7 +216,7 @@ pub(crate) fn named_tokenizer(pieces: &[&str]) -> Vec<u8> {
         let mut piece = vec![0x0a, text.len() as u8];
         piece.extend(text.bytes());
         piece.push(0x15);
-        piece.extend((-f32::from(id)).to_le_bytes());
+        piece.extend((-(id as f32)).to_le_bytes());
         piece.extend([0x18, kind]);
         model.extend([0x0a, piece.len() as u8]);
         model.extend(piece);
