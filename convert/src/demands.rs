@@ -84,6 +84,9 @@ impl Check<'_> {
         if blocks.is_none_or(|blocks| blocks > MOST_BLOCKS) {
             self.key("llama.block_count", format!("at most {MOST_BLOCKS}"));
         }
+        if self.count("context_length") == Some(0) {
+            self.key("llama.context_length", "1 or more".to_owned());
+        }
         let epsilon = "llama.attention.layer_norm_rms_epsilon";
         if !self.metadata.float(epsilon).is_ok_and(|epsilon| epsilon > 0.0) {
             self.key(epsilon, "a positive float".to_owned());
@@ -150,6 +153,7 @@ impl Check<'_> {
                 self.demand(name, "a tensor", "none");
             }
         }
+        self.embedding(tensors);
         let blocks: BTreeSet<u64> = names.iter().filter_map(|name| block_number(name)).collect();
         let expected = self.count("block_count").unwrap_or(0);
         if !blocks.iter().copied().eq(0..expected) {
@@ -173,6 +177,27 @@ impl Check<'_> {
         {
             let expected = format!("[{}], one for each two weights of a head", rotated / 2);
             self.demand(name, &expected, &format!("{shape:?}"));
+        }
+    }
+
+    /// The token embedding has a row for each token.
+    fn embedding(&mut self, tensors: &[Tensor<'_>]) {
+        let Some((name, shape)) = tensors.iter().find(|(name, _)| *name == "token_embd.weight")
+        else {
+            return;
+        };
+        let tokens = self.metadata.strings("tokenizer.ggml.tokens").ok();
+        let told = [
+            ("llama.embedding_length", self.count("embedding_length"), shape.first()),
+            ("llama.vocab_size", self.count("vocab_size"), shape.get(1)),
+            ("tokenizer.ggml.tokens", tokens.map(|tokens| tokens.len() as u64), shape.get(1)),
+        ];
+        for (key, told, has) in told {
+            if let (Some(told), Some(&has)) = (told, has)
+                && told != has
+            {
+                self.demand(key, &format!("{has}, as {name} is {shape:?}"), &told.to_string());
+            }
         }
     }
 

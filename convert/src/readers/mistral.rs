@@ -151,12 +151,16 @@ fn vocabulary(
     }
     let entries = folder.read_dir().map_err(Error::io(folder))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_version = |name: &String| {
-        let version = name.strip_prefix(SENTENCE_PIECE).and_then(|rest| rest.strip_prefix(".v"));
-        version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+    let version = |name: &str| {
+        let ending = name.strip_prefix(SENTENCE_PIECE)?;
+        if ending.is_empty() {
+            return Some(0);
+        }
+        ending.strip_prefix(".v")?.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u32>().ok()
     };
-    let latest = names.filter(|name| name == SENTENCE_PIECE || is_version(name)).max();
-    let name = latest.ok_or_else(|| {
+    // Of one version in two forms the last by name, so that the order of the folder says nothing.
+    let latest = names.filter_map(|name| Some((version(&name)?, name))).max();
+    let (_, name) = latest.ok_or_else(|| {
         let looked_for = format!("tekken.json, and no {SENTENCE_PIECE}");
         Error::MissingFile { folder: folder.to_path_buf(), looked_for }
     })?;

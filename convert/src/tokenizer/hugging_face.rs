@@ -174,10 +174,12 @@ impl Files<'_> {
         note_size(published, &tokens, notes);
 
         let flags = TemplateFlags::of(&json.post_processor, self.settings.as_ref());
+        // As llama.cpp's converter has it for Granite and SmolLM, by their size alone.
+        let never_bos = (size == 49152).then_some(false);
         Vocabulary {
             encoding: Encoding::ByteLevelBpe { pre: pre.to_owned(), merges },
             special: self.special(listed, [("bos", None), ("eos", None)]).ids(&tokens, notes),
-            add_bos: self.flag("add_bos_token")?.or(flags.add_bos),
+            add_bos: never_bos.or(self.flag("add_bos_token")?).or(flags.add_bos),
             add_eos: self.flag("add_eos_token")?.or(flags.add_eos),
             add_sep: self.flag("add_sep_token")?.or(flags.add_sep),
             add_space_prefix: None,

@@ -218,7 +218,8 @@ proptest! {
     }
 }
 
-/// SmolLM: GPT-2's words with digits apart, tied embeddings, few key-value heads.
+/// SmolLM: GPT-2's words with digits apart, tied embeddings, few key-value heads, and 49152 tokens,
+/// by which llama.cpp's converter knows that no text begins with a token of its own.
 #[test]
 fn a_model_as_smollm_is_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -239,12 +240,16 @@ fn a_model_as_smollm_is_read() {
             tiny.tensors.insert(name, Tensor::new(block, &[8, EMBEDDING]));
         }
     }
+    let embedding = Tensor::new(3, &[49152, EMBEDDING]);
+    tiny.tensors.insert("model.embed_tokens.weight".to_owned(), embedding);
+    tiny.config["vocab_size"] = json!(49152);
     let key = tiny.tensors["model.layers.1.self_attn.k_proj.weight"].bf16();
     tiny.write(folder.path());
     fs::remove_file(folder.path().join("tokenizer.model")).unwrap();
 
     let model = converted_model(folder.path(), &Request::default());
     assert_eq!(model.metadata().string("tokenizer.ggml.pre").unwrap(), "starcoder");
+    assert!(!model.metadata().bool("tokenizer.ggml.add_bos_token").unwrap());
     assert_eq!(model.metadata().count("llama.attention.head_count_kv").unwrap(), 1);
     assert!(model.tensor("output.weight").is_none());
     // One head of eight rows: each row of the first half, and then its partner of the second.

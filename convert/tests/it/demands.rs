@@ -48,11 +48,19 @@ fn an_unmet_demand_of_a_gguf_source_is_a_note() {
     let no_epsilon = |metadata: &mut Metadata| {
         metadata.remove(EPSILON);
     };
-    let cases: [(&str, String); 7] = [
+    let cases: [(&str, String); 9] = [
         (EPSILON, said(no_epsilon, "nothing")),
         (
             "llama.block_count: expected at most 512, found 513",
             said(set("llama.block_count", 513u32), "no"),
+        ),
+        (
+            "llama.vocab_size: expected 4096, as token_embd.weight is [256, 4096], found 5000",
+            said(set("llama.vocab_size", 5000u32), "no"),
+        ),
+        (
+            "llama.context_length: expected 1 or more, found 0",
+            said(set("llama.context_length", 0u32), "no"),
         ),
         ("rope.dimension_count", said(set("llama.rope.dimension_count", 8u32), "no")),
         ("bos_token_id", said(set("tokenizer.ggml.bos_token_id", u32::MAX), "no")),
