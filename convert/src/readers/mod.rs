@@ -64,12 +64,12 @@ pub struct OpenOptions {
 }
 
 fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
-    refuse_epsilon(folder, options, "a folder")?;
+    options.refuse(&[Particular::Epsilon], folder, "a folder")?;
     if adapter::is_adapter(folder) {
-        refuse_adapters(folder, options, "an adapter itself")?;
+        options.refuse(&[Particular::Adapters], folder, "an adapter itself")?;
         return Ok(Box::new(adapter::open(folder, options)?));
     }
-    refuse_base(folder, options, "no adapter")?;
+    options.refuse(&[Particular::Base], folder, "no adapter")?;
     let has_config = folder.join("config.json").exists();
     let is_mistral = mistral::is_in(folder);
     // Mistral publishes its own form beside that of Hugging Face, or with only its config.
@@ -94,45 +94,42 @@ fn open_folder(folder: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     Ok(Box::new(checkpoint))
 }
 
-fn refuse_adapters(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("adapters to merge", "the folder of a checkpoint");
-    let path = path.to_path_buf();
-    match options.lora.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Inapplicable { path, found, option, wanted }),
-    }
+/// What only some inputs take.
+#[derive(Clone, Copy)]
+enum Particular {
+    Adapters,
+    Base,
+    Epsilon,
+    PreName,
 }
 
-fn refuse_base(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("a base", "the folder of an adapter");
-    let path = path.to_path_buf();
-    match options.base {
-        None => Ok(()),
-        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
-    }
-}
-
-fn refuse_epsilon(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("an epsilon", "a legacy GGML file");
-    let path = path.to_path_buf();
-    match options.norm_epsilon {
-        None => Ok(()),
-        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
-    }
-}
-
-fn refuse_pre_name(path: &Path, options: &OpenOptions, found: &'static str) -> Result<()> {
-    let (option, wanted) = ("a pre-tokenizer's name", "a checkpoint");
-    let path = path.to_path_buf();
-    match options.pre {
-        None => Ok(()),
-        Some(_) => Err(Error::Inapplicable { path, found, option, wanted }),
+impl OpenOptions {
+    /// Refuses `particulars` that were given, as `path` is `found` and takes none of them.
+    fn refuse(&self, particulars: &[Particular], path: &Path, found: &'static str) -> Result<()> {
+        for particular in particulars {
+            let (is_given, option, wanted) = match particular {
+                Particular::Adapters => {
+                    (!self.lora.is_empty(), "adapters to merge", "the folder of a checkpoint")
+                }
+                Particular::Base => (self.base.is_some(), "a base", "the folder of an adapter"),
+                Particular::Epsilon => {
+                    (self.norm_epsilon.is_some(), "an epsilon", "a legacy GGML file")
+                }
+                Particular::PreName => {
+                    (self.pre.is_some(), "a pre-tokenizer's name", "a checkpoint")
+                }
+            };
+            if is_given {
+                let path = path.to_path_buf();
+                return Err(Error::Inapplicable { path, found, option, wanted });
+            }
+        }
+        Ok(())
     }
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
-    refuse_adapters(path, options, "a file")?;
-    refuse_base(path, options, "a file")?;
+    options.refuse(&[Particular::Adapters, Particular::Base], path, "a file")?;
     let start = InputFile::open(path)?.start(64)?;
     if is_ggml(&start) {
         return Ok(Box::new(ggml::open(path, options)?));
@@ -149,8 +146,8 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
             Err(Error::Gguf(llq_gguf::Error::Magic { .. })) => {}
             opened => {
                 let source = opened?;
-                refuse_epsilon(path, options, "a GGUF file")?;
-                refuse_pre_name(path, options, "a GGUF file")?;
+                let particulars = [Particular::Epsilon, Particular::PreName];
+                options.refuse(&particulars, path, "a GGUF file")?;
                 return Ok(Box::new(source));
             }
         }

@@ -51,6 +51,23 @@ fn all_forms_of_the_same_weights_give_the_same_file() {
     assert!(without_index == single);
 }
 
+/// The same tensors in shards of the other order, which an index and no name tells.
+#[test]
+fn the_order_of_shards_changes_no_byte() {
+    let swapped = converted_by(|tiny, folder| {
+        tiny.write_sharded(folder);
+        let shard = |number: u32| folder.join(format!("model-{number:05}-of-00002.safetensors"));
+        fs::rename(shard(1), folder.join("first")).unwrap();
+        fs::rename(shard(2), shard(1)).unwrap();
+        fs::rename(folder.join("first"), shard(2)).unwrap();
+        let index = folder.join("model.safetensors.index.json");
+        let text = fs::read_to_string(&index).unwrap();
+        let text = text.replace("-00001-", "-x-").replace("-00002-", "-00001-");
+        fs::write(index, text.replace("-x-", "-00002-")).unwrap();
+    });
+    assert!(swapped == converted_by(Tiny::write_sharded));
+}
+
 #[test]
 fn safetensors_are_preferred_and_said() {
     let folder = tempfile::tempdir().unwrap();

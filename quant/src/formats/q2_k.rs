@@ -41,7 +41,6 @@ const SHAPE: Shape = Shape {
         trials: 24,
         shrink: 0.4,
     },
-    trials: 4,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].

@@ -42,7 +42,6 @@ const SHAPE: Shape = Shape {
         trials: 32,
         shrink: 0.4,
     },
-    trials: 0,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].

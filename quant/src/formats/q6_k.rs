@@ -41,7 +41,6 @@ const SHAPE: Shape = Shape {
         trials: 16,
         shrink: 0.2,
     },
-    trials: 0,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].

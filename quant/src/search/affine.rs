@@ -3,12 +3,20 @@
 use super::panel::{CodeRange, Moments, Panel, inverse_or_zero};
 use crate::kernels::Simd;
 
-/// Trial grids leave out up to this share of a group's span at each end, or reach beyond it.
-const INWARD: f32 = 0.7;
+/// Trial grids reach beyond a group's span at each end by up to this share of a code.
 const OUTWARD: f32 = 0.45;
 
 /// How often codes are rounded to the best grid and the grid is fitted to the codes.
 const REFITS: usize = 2;
+
+/// The grids that are tried at each end of a group's span.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    /// How many.
+    pub(crate) trials: usize,
+    /// The largest share of a code that they leave out.
+    pub(crate) inward: f32,
+}
 
 /// Which minima a format can store.
 #[derive(Clone, Copy)]
@@ -41,7 +49,7 @@ struct Search<'p, S: Simd, const N: usize> {
     fit: AffineFit<S>,
 }
 
-/// Fits a scale and a minimum to each group, starting from `trials * trials` grids whose ends lie
+/// Fits a scale and a minimum to each group, starting from a grid for each pair of `ends`, which lie
 /// about the group's extremes.
 #[inline(always)]
 pub(super) fn fit_affine<S: Simd, const N: usize>(
@@ -49,7 +57,7 @@ pub(super) fn fit_affine<S: Simd, const N: usize>(
     panel: &Panel<N>,
     range: CodeRange,
     sign: MinSign,
-    trials: usize,
+    ends: Ends,
 ) -> AffineFit<S> {
     let zero = simd.splat(0.0);
     let mut search = Search::new(simd, panel, range, sign);
@@ -59,11 +67,11 @@ pub(super) fn fit_affine<S: Simd, const N: usize>(
     }
     let span = simd.sub(high, low);
     // Shares of one code: what is left out depends on how fine the codes are.
-    let step = (INWARD + OUTWARD) / (trials - 1) as f32;
-    for low_trial in 0..trials {
+    let step = (ends.inward + OUTWARD) / (ends.trials - 1) as f32;
+    for low_trial in 0..ends.trials {
         let low_shift = (step * low_trial as f32 - OUTWARD) / range.highest;
         let min = simd.sub(zero, simd.add(low, simd.mul(span, simd.splat(low_shift))));
-        for high_trial in 0..trials {
+        for high_trial in 0..ends.trials {
             let high_shift = (step * high_trial as f32 - OUTWARD) / range.highest;
             let share = (1.0 - low_shift - high_shift) / range.highest;
             let scale = simd.mul(span, simd.splat(share));

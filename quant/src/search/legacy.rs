@@ -7,9 +7,9 @@
 use half::f16;
 
 use super::{
-    affine::{MinSign, fit_affine},
+    affine::{Ends, MinSign, fit_affine},
     panel::{CodeRange, GROUPS, Panel},
-    symmetric::fit_symmetric,
+    symmetric::{Signs, fit_symmetric},
     weighting::{limit, weigh_by},
 };
 use crate::{
@@ -19,8 +19,7 @@ use crate::{
 
 const BLOCK: usize = 32;
 
-/// Trials at each end of a block's span.
-const TRIALS: usize = 7;
+const ENDS: Ends = Ends { trials: 7, inward: 0.9 };
 
 /// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
 /// `write` takes the block's index, its scale and its codes.
@@ -37,7 +36,7 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
             simd,
             #[inline(always)]
             |first, blocks, panel| {
-                let scales = halves(simd, fit_symmetric(simd, panel, range).scale);
+                let scales = halves(simd, fit_symmetric(simd, panel, range, Signs::Both).scale);
                 let zero = simd.splat(0.0);
                 let codes = panel.codes(simd, values(simd, scales), zero, range);
                 for g in 0..blocks {
@@ -67,7 +66,7 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
             simd,
             #[inline(always)]
             |first, blocks, panel| {
-                let fit = fit_affine(simd, panel, range, MinSign::Any, TRIALS);
+                let fit = fit_affine(simd, panel, range, MinSign::Any, ENDS);
                 let zero = simd.splat(0.0);
                 let scales = halves(simd, fit.scale);
                 let mins = halves(simd, simd.sub(zero, fit.min));

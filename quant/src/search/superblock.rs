@@ -4,11 +4,11 @@
 //! is an array of [`MAX_BLOCKS`] here, what belongs to a group a lane.
 
 use super::{
-    affine::{MinSign, fit_affine},
+    affine::{Ends, MinSign, fit_affine},
     k_row::{MAX_BLOCKS, Row, SUPER_BLOCK, blocks_of_panel},
     panel::{CodeRange, GROUPS, Panel, inverse_or_zero},
     scale_grid::{ScaleCodes, best_common_scales},
-    symmetric::fit_symmetric,
+    symmetric::{Signs, fit_symmetric},
 };
 use crate::{
     kernels::{LANES, Simd},
@@ -17,6 +17,9 @@ use crate::{
 
 /// How often integers are moved and the common scales fitted to the codes, at most.
 const ROUNDS: usize = 4;
+
+/// For groups with a minimum.
+const ENDS: Ends = Ends { trials: 4, inward: 0.7 };
 
 /// How many common scales are tried, for groups without a minimum.
 const SYMMETRIC_STARTS: usize = 4;
@@ -33,8 +36,6 @@ pub(crate) struct Shape {
     pub(crate) codes: CodeRange,
     /// Codes of group scales.
     pub(crate) scales: ScaleCodes,
-    /// Trials at each end of a group's span, for groups with a minimum.
-    pub(crate) trials: usize,
 }
 
 /// A super-block before it is packed; formats with eight groups use the first eight.
@@ -82,7 +83,7 @@ pub(crate) fn encode_symmetric<S: Simd, const N: usize>(
         #[inline(always)]
         |first, blocks, panel| {
             let search = Search { simd, panel, shape, moves: &SYMMETRIC_MOVES };
-            let fit = fit_symmetric(simd, panel, shape.codes);
+            let fit = fit_symmetric(simd, panel, shape.codes, Signs::OfExtreme);
             let scales = search.starts::<SYMMETRIC_STARTS>(fit.scale, fit.curvature);
             let mut best = Best::NONE;
             for scale in scales {
@@ -109,7 +110,7 @@ pub(crate) fn encode_affine<S: Simd, const N: usize>(
         #[inline(always)]
         |first, blocks, panel| {
             let search = Search { simd, panel, shape, moves: &AFFINE_MOVES };
-            let fit = fit_affine(simd, panel, shape.codes, MinSign::NonNegative, shape.trials);
+            let fit = fit_affine(simd, panel, shape.codes, MinSign::NonNegative, ENDS);
             let scales = search.starts::<AFFINE_STARTS>(fit.scale, fit.scale_curvature);
             let mins = search.starts::<AFFINE_STARTS>(fit.min, fit.min_curvature);
             let mut best = Best::NONE;
