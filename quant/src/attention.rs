@@ -123,7 +123,7 @@ impl Product for Scores<'_> {
         for (row, out) in rows.zip(buffer.chunks_exact_mut(columns.len())) {
             out.copy_from_slice(cast_slice(&self.keys.row(row)[columns.clone()]));
         }
-        self.kernels.interleave(buffer, 0, out);
+        self.kernels.interleave(buffer, out);
     }
 
     fn multiply(&self, panel: usize, tile: usize, columns: Range<usize>, sums: &mut Accumulators) {
