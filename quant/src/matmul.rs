@@ -8,9 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     activations::Activations,
     format::MAX_BLOCK_WEIGHTS,
-    kernels::{
-        self, CodePanel, Kernels, Lanes, PANEL_ROWS, TILE_TOKENS, Words,
-    },
+    kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, TILE_TOKENS, Words},
     product::{Product, Shape, accumulate},
     registry::{BlockInfo, FormatInfo, Unpacked, format},
 };
@@ -118,6 +116,10 @@ impl<'a> Matrix<'a> {
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols);
         self.decode(kernels::selected(), row, 0..self.cols, out);
+    }
+
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     fn row_bytes(&self) -> usize {

@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, unpack, unpack_bits},
     search::legacy,
 };
 
@@ -49,7 +49,7 @@ weight = scale * code + minimum
         let codes = &mut out.codes[..32];
         codes.fill(0);
         unpack::<4, 16, 0>(&block.nibbles, codes);
-        unpack::<1, 1, 4>(&block.high_bits, codes);
+        unpack_bits::<4>(&block.high_bits, codes);
     }
 
     #[inline(always)]

@@ -13,6 +13,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod isa;
+mod lane_sums;
 mod panel;
 mod roofline;
 mod scalar;
@@ -25,6 +26,7 @@ mod work;
 mod tests;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
+pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
 pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{

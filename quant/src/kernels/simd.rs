@@ -7,6 +7,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::{CodeSigns, QUAD_CODES};
+
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
@@ -101,6 +103,44 @@ pub(crate) trait Simd: Copy {
 
     /// Word `i` of `rows[r]` becomes lane `r` of vector `i`.
     fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES];
+
+    /// In each lane the exact sum of four codes by four activations of -127..=127.
+    #[inline(always)]
+    fn dot_quads(
+        self,
+        codes: &[i8; QUAD_CODES],
+        activations: &[i8; QUAD_CODES],
+        _signs: CodeSigns,
+    ) -> Self::F {
+        let mut sums = [0.0; LANES];
+        let quads = codes.as_chunks::<4>().0.iter().zip(activations.as_chunks::<4>().0);
+        for (sum, (codes, activations)) in sums.iter_mut().zip(quads) {
+            let products =
+                codes.iter().zip(activations).map(|(&c, &a)| i32::from(c) * i32::from(a));
+            *sum = products.sum::<i32>() as f32;
+        }
+        self.load(&sums)
+    }
+
+    /// Each of four values in four lanes.
+    #[inline(always)]
+    fn spread_4(self, values: &[f32; 4]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = values[i / 4];
+        }
+        self.load(&lanes)
+    }
+
+    /// Each of two values in eight lanes.
+    #[inline(always)]
+    fn spread_2(self, values: &[f32; 2]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = values[i / 8];
+        }
+        self.load(&lanes)
+    }
 
     /// The f32 of sixteen half-precision numbers, little endian.
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> Self::F;

@@ -128,7 +128,8 @@ unsafe fn narrow<const WORDS: usize, const RUN: usize>(
         for run in 0..WORDS.div_ceil(RUN) {
             let mut pairs = [[_mm256_setzero_si256(); 2]; TOKENS];
             for word in run * RUN..WORDS.min((run + 1) * RUN) {
-                let codes = [load_words(&words[word][vector], 0), load_words(&words[word][vector], 1)];
+                let codes =
+                    [load_words(&words[word][vector], 0), load_words(&words[word][vector], 1)];
                 for t in 0..TOKENS {
                     let activations = _mm256_set1_epi32(activations[word][token + t] as i32);
                     for half in 0..2 {
@@ -191,14 +192,14 @@ fn keep_order(sums: &mut Dots) {
     unsafe {
         asm!(
             "/* {} {} {} {} {} {} {} {} */",
-            inout(ymm_reg) *a,
-            inout(ymm_reg) *b,
-            inout(ymm_reg) *c,
-            inout(ymm_reg) *d,
-            inout(ymm_reg) *e,
-            inout(ymm_reg) *f,
-            inout(ymm_reg) *g,
-            inout(ymm_reg) *h,
+            inout(ymm_reg) * a,
+            inout(ymm_reg) * b,
+            inout(ymm_reg) * c,
+            inout(ymm_reg) * d,
+            inout(ymm_reg) * e,
+            inout(ymm_reg) * f,
+            inout(ymm_reg) * g,
+            inout(ymm_reg) * h,
             options(nomem, nostack, preserves_flags)
         );
     }
