@@ -168,7 +168,7 @@ fn exact_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[f32]) -> f
     let mut weights = [0.0; MAX_BLOCK_WEIGHTS];
     let weights = &mut weights[..F::TENSOR_TYPE.block_weights()];
     for (block, x) in row.iter().zip(x.chunks_exact(weights.len())) {
-        F::decode(block, &mut decoded);
+        F::decode(simd, block, &mut decoded);
         decoded.weights(F::GROUP, weights);
         sums.add_products(simd, weights, x);
     }
@@ -185,10 +185,10 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
     for (blocks, x) in row.chunks(CHUNK / block_weights).zip(x) {
         let numbers = if F::GROUP == 16 { &x.by_16 } else { &x.by_32 };
         let view = if block_weights == CHUNK {
-            F::decode(&blocks[0], &mut decoded);
+            F::decode(simd, &blocks[0], &mut decoded);
             &decoded
         } else {
-            decode_side_by_side::<F>(blocks, &mut decoded);
+            decode_side_by_side::<S, F>(simd, blocks, &mut decoded);
             &decoded
         };
         let scales = simd.mul(simd.load(&view.scales), simd.load(&numbers.scales));
@@ -212,7 +212,7 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
 
 /// Reads blocks of fewer weights than a chunk as if they were one; what is missing is zero.
 #[inline(always)]
-fn decode_side_by_side<F: BlockFormat>(blocks: &[F::Block], out: &mut Decoded) {
+fn decode_side_by_side<S: Simd, F: BlockFormat>(simd: S, blocks: &[F::Block], out: &mut Decoded) {
     let weights = F::TENSOR_TYPE.block_weights();
     let groups = weights / F::GROUP;
     if blocks.len() * weights < CHUNK {
@@ -220,7 +220,7 @@ fn decode_side_by_side<F: BlockFormat>(blocks: &[F::Block], out: &mut Decoded) {
     }
     let mut decoded = Decoded::ZERO;
     for (i, block) in blocks.iter().enumerate() {
-        F::decode(block, &mut decoded);
+        F::decode(simd, block, &mut decoded);
         out.codes[i * weights..][..weights].copy_from_slice(&decoded.codes[..weights]);
         out.scales[i * groups..][..groups].copy_from_slice(&decoded.scales[..groups]);
         out.mins[i * groups..][..groups].copy_from_slice(&decoded.mins[..groups]);

@@ -133,7 +133,9 @@ impl FormatInfo {
                 lowest: if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) },
                 code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
-                decode: |bytes, out| F::decode(bytemuck::from_bytes(bytes), out),
+                decode: |bytes, out| {
+                    kernels::scalar().run(Decode::<F> { block: bytemuck::from_bytes(bytes), out });
+                },
                 unpack: |kernels, bytes, out| {
                     kernels.run(Unpack::<F> { blocks: cast_slice(bytes), out });
                 },
@@ -285,6 +287,18 @@ impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
     }
 }
 
+struct Decode<'a, F: BlockFormat> {
+    block: &'a F::Block,
+    out: &'a mut Decoded,
+}
+
+impl<F: BlockFormat> Work for Decode<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        F::decode(simd, self.block, self.out);
+    }
+}
+
 struct Dequantize<'a, F: BlockFormat> {
     blocks: &'a [F::Block],
     out: &'a mut [f32],
@@ -292,11 +306,11 @@ struct Dequantize<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Dequantize<'_, F> {
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = self.out.chunks_exact_mut(F::TENSOR_TYPE.block_weights());
         for (block, out) in self.blocks.iter().zip(weights) {
-            F::decode(block, &mut decoded);
+            F::decode(simd, block, &mut decoded);
             decoded.weights(F::GROUP, out);
         }
     }
@@ -309,7 +323,7 @@ struct Unpack<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Unpack<'_, F> {
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = F::TENSOR_TYPE.block_weights();
         let groups = weights / F::GROUP;
@@ -317,7 +331,7 @@ impl<F: BlockFormat> Work for Unpack<'_, F> {
         let numbers = scales.chunks_exact_mut(groups).zip(mins.chunks_exact_mut(groups));
         let parts = codes.chunks_exact_mut(weights).zip(numbers);
         for (block, (codes, (scales, mins))) in self.blocks.iter().zip(parts) {
-            F::decode(block, &mut decoded);
+            F::decode(simd, block, &mut decoded);
             for (out, &code) in codes.iter_mut().zip(&decoded.codes) {
                 *out = (code as u8).wrapping_add(offset);
             }

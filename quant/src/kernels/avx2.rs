@@ -7,8 +7,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS, Words,
-    row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
+    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
 };
 
 mod code_tile;
@@ -30,6 +30,7 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type M = [__m256; 2];
+    type B = __m256i;
     type W = Codes;
 
     #[inline(always)]
@@ -247,6 +248,20 @@ impl Simd for Avx2 {
     fn spread_2(self, values: &[f32; 2]) -> [__m256; 2] {
         // SAFETY: the token proves AVX2.
         unsafe { [_mm256_broadcast_ss(&values[0]), _mm256_broadcast_ss(&values[1])] }
+    }
+
+    byte_vectors! {}
+
+    #[inline(always)]
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> [__m256; 2] {
+        // SAFETY: 16 bytes are read from an array of 16.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))),
+            ]
+        }
     }
 
     #[inline(always)]

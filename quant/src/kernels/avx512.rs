@@ -6,8 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS, Words,
-    row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
+    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
 };
 
 /// Proof that the machine has the features of [`Isa::Avx512`].
@@ -23,6 +23,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
+    type B = __m256i;
     type W = __m512i;
 
     #[inline(always)]
@@ -216,6 +217,14 @@ impl Simd for Avx512 {
         unsafe {
             _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(values[0]), _mm512_set1_ps(values[1]))
         }
+    }
+
+    byte_vectors! {}
+
+    #[inline(always)]
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> __m512 {
+        // SAFETY: 16 bytes are read from an array of 16.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) }
     }
 
     #[inline(always)]

@@ -12,6 +12,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod byte_vectors;
 mod isa;
 mod lane_sums;
 mod panel;
@@ -30,7 +32,7 @@ pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
 pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
-    ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
+    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
 };
 pub(crate) use vector::{sum, sum_of_squares};
 pub(crate) use work::Work;
@@ -176,6 +178,11 @@ macro_rules! row {
 use {cell, cells, operations, row};
 
 operations! { columns! {} }
+
+/// The row that every machine has.
+pub(crate) fn scalar() -> &'static Kernels {
+    &scalar::ROW
+}
 
 impl Kernels {
     /// The row of an instruction set, if this machine has it.

@@ -21,6 +21,9 @@ pub(crate) const TILE_TOKENS: usize = 12;
 /// Activations that share a scale in `fast` products.
 pub(crate) const ACTIVATION_GROUP: usize = 32;
 
+/// Bytes of a vector of bytes.
+pub(crate) const BYTES: usize = 32;
+
 /// One f32 per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -44,6 +47,8 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// Sixteen answers.
     type M: Copy;
+    /// 32 bytes.
+    type B: Copy;
     /// Sixteen words of weight codes, made ready for [`dot`](Self::dot).
     type W: Copy;
 
@@ -103,6 +108,20 @@ pub(crate) trait Simd: Copy {
 
     /// Word `i` of `rows[r]` becomes lane `r` of vector `i`.
     fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES];
+
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> Self::B;
+    fn store_bytes(self, bytes: Self::B, out: &mut [i8; BYTES]);
+    fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Adds to each byte, wrapping.
+    fn add_bytes(self, bytes: Self::B, addend: i8) -> Self::B;
+    /// Of each byte `((byte >> right) & mask) << left`, which fits a byte.
+    fn fields(self, bytes: Self::B, right: usize, mask: u8, left: usize) -> Self::B;
+    /// The low halves of sixteen bytes, and after them the high halves.
+    fn nibbles(self, bytes: &[u8; 16]) -> Self::B;
+    /// `value` in each byte whose bit is set, the lowest first; zero in the others.
+    fn spread_bits(self, bits: u32, value: u8) -> Self::B;
+    /// Sixteen bytes as f32.
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> Self::F;
 
     /// In each lane the exact sum of four codes by four activations of -127..=127.
     #[inline(always)]
