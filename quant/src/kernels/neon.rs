@@ -1,0 +1,362 @@
+//! NEON: four registers are sixteen lanes. Two rows, which differ in the product of codes alone.
+//!
+//! 24 of the 32 registers are the sums of 16 rows with 6 tokens in f32 products. Products of codes
+//! hold 3 tokens: 12 registers of i32 and 12 of f32 sums, so that neither leaves them.
+
+use std::{
+    arch::{aarch64::*, asm},
+    marker::PhantomData,
+};
+
+use super::{
+    Accumulators, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, simd::Simd, tile,
+};
+
+/// Proof that the machine has NEON, and what `P` needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neon<P>(PhantomData<P>);
+
+/// The row of [`Isa::Neon`](super::Isa::Neon).
+pub(super) mod base {
+    use crate::kernels::row;
+
+    pub(in crate::kernels) type Base = super::Neon<super::Widening>;
+
+    row! { Isa::Neon, Base, target_feature(enable = "neon") }
+}
+
+/// The row of [`Isa::Dotprod`](super::Isa::Dotprod).
+pub(super) mod dotprod {
+    use crate::kernels::row;
+
+    pub(in crate::kernels) type Dotprod = super::Neon<super::Sdot>;
+
+    row! { Isa::Dotprod, Dotprod, target_feature(enable = "neon,dotprod") }
+}
+
+/// How four products of 8-bit codes come into a lane.
+pub(super) trait CodeProduct: Copy {
+    /// Adds to each lane of `sum` the product of its four codes with its four of `activations`.
+    ///
+    /// # Safety
+    /// The machine has NEON and the extension that the implementation is for.
+    unsafe fn dot(sum: int32x4_t, codes: int8x16_t, activations: int8x16_t) -> int32x4_t;
+}
+
+/// Products widened to sixteen bits, where the sum of two is at most 2 · 128 · 127 < 2^15.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Widening;
+
+impl CodeProduct for Widening {
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, codes: int8x16_t, activations: int8x16_t) -> int32x4_t {
+        // SAFETY: the caller has NEON.
+        unsafe {
+            let low = vmull_s8(vget_low_s8(codes), vget_low_s8(activations));
+            let high = vmull_high_s8(codes, activations);
+            vpadalq_s16(sum, vpaddq_s16(low, high))
+        }
+    }
+}
+
+/// The instruction of the dot-product extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sdot;
+
+impl CodeProduct for Sdot {
+    #[inline(always)]
+    unsafe fn dot(sum: int32x4_t, codes: int8x16_t, activations: int8x16_t) -> int32x4_t {
+        // SAFETY: the caller has the extension.
+        unsafe { sdot(sum, codes, activations) }
+    }
+}
+
+/// `vdotq_s32`, which is not stable.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot(mut sum: int32x4_t, codes: int8x16_t, activations: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction is of the extension this function is compiled for, and reads and
+    // writes the named registers alone.
+    unsafe {
+        asm!(
+            "sdot {sum:v}.4s, {codes:v}.16b, {activations:v}.16b",
+            sum = inout(vreg) sum,
+            codes = in(vreg) codes,
+            activations = in(vreg) activations,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// An array of what an expression gives for each of the four registers.
+macro_rules! each {
+    ($i:ident => $value:expr) => {
+        [
+            {
+                const $i: usize = 0;
+                $value
+            },
+            {
+                const $i: usize = 1;
+                $value
+            },
+            {
+                const $i: usize = 2;
+                $value
+            },
+            {
+                const $i: usize = 3;
+                $value
+            },
+        ]
+    };
+}
+
+impl<P: CodeProduct> Simd for Neon<P> {
+    type F = [float32x4_t; 4];
+    type I = [int32x4_t; 4];
+    type M = [uint32x4_t; 4];
+    type W = [int8x16_t; 4];
+
+    #[inline(always)]
+    unsafe fn assume() -> Neon<P> {
+        Neon(PhantomData)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [float32x4_t; 4] {
+        // SAFETY: the token proves NEON, here and below.
+        unsafe { [vdupq_n_f32(value); 4] }
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> [float32x4_t; 4] {
+        // SAFETY: 16 bytes are read from each quarter of an array of 16 f32.
+        unsafe { each!(I => vld1q_f32(values.as_ptr().add(4 * I))) }
+    }
+
+    #[inline(always)]
+    fn store(self, vector: [float32x4_t; 4], out: &mut [f32; LANES]) {
+        // SAFETY: 16 bytes are written to each quarter of an array of 16 f32.
+        unsafe { each!(I => vst1q_f32(out.as_mut_ptr().add(4 * I), vector[I])) };
+    }
+
+    #[inline(always)]
+    fn add(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vaddq_f32(a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vsubq_f32(a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vmulq_f32(a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vdivq_f32(a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn mul_add(
+        self,
+        a: [float32x4_t; 4],
+        b: [float32x4_t; 4],
+        c: [float32x4_t; 4],
+    ) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vfmaq_f32(c[I], a[I], b[I])) }
+    }
+
+    // `fmax` and `fmin` order zeros by sign and return NaN for NaN in either place: not this.
+
+    #[inline(always)]
+    fn max(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        self.select(self.gt(a, b), a, b)
+    }
+
+    #[inline(always)]
+    fn min(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        self.select(self.gt(b, a), a, b)
+    }
+
+    #[inline(always)]
+    fn gt(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [uint32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vcgtq_f32(a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn select(
+        self,
+        mask: [uint32x4_t; 4],
+        a: [float32x4_t; 4],
+        b: [float32x4_t; 4],
+    ) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vbslq_f32(mask[I], a[I], b[I])) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, a: [float32x4_t; 4], exponent: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the caller has NEON by the token.
+        unsafe { each!(I => scale_by_power(a[I], exponent[I])) }
+    }
+
+    #[inline(always)]
+    fn load_codes(self, words: &Words) -> [int8x16_t; 4] {
+        // SAFETY: 16 bytes are read from each quarter of an array of 16 u32.
+        unsafe {
+            let offset = vdupq_n_s8(i8::MIN);
+            each!(I => veorq_s8(vld1q_s8(words.0.as_ptr().add(4 * I).cast()), offset))
+        }
+    }
+
+    #[inline(always)]
+    fn seed(self, _seed: i32) -> [int32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { [vdupq_n_s32(0); 4] }
+    }
+
+    #[inline(always)]
+    fn dot(self, sum: [int32x4_t; 4], codes: [int8x16_t; 4], activations: u32) -> [int32x4_t; 4] {
+        // SAFETY: the token proves NEON and what `P` needs.
+        unsafe {
+            let activations = vreinterpretq_s8_u32(vdupq_n_u32(activations));
+            each!(I => P::dot(sum[I], codes[I], activations))
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, sum: [int32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: the token proves the feature.
+        unsafe { each!(I => vcvtq_f32_s32(sum[I])) }
+    }
+
+    #[inline(always)]
+    fn exact_tile(
+        self,
+        panel: &[[Lanes; 2]],
+        tokens: &[[f32; TILE_TOKENS]],
+        sums: &mut Accumulators,
+    ) {
+        for token in [0, 6] {
+            for vector in 0..2 {
+                tile::exact::<_, 1, 6>(self, panel, vector, tokens, token, sums);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fast_tile<const WORDS: usize, const HAS_MIN: bool>(
+        self,
+        panel: CodePanel<'_>,
+        tokens: CodeTile<'_>,
+        sums: &mut Accumulators,
+    ) {
+        for token in [0, 3, 6, 9] {
+            for vector in 0..2 {
+                tile::fast::<_, WORDS, HAS_MIN, 3>(self, panel, vector, tokens, token, sums);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
+        let mut out = [Words([0; LANES]); LANES];
+        for row in (0..LANES).step_by(4) {
+            for word in (0..LANES).step_by(4) {
+                // SAFETY: 16 bytes are read from word 0, 4, 8 or 12 of an array of 16 u32.
+                let columns = unsafe {
+                    let flip = vdupq_n_u32(flip);
+                    transpose_4x4(each!(I => {
+                        veorq_u32(vld1q_u32(rows[row + I].as_ptr().add(word)), flip)
+                    }))
+                };
+                for (column, out) in columns.into_iter().zip(&mut out[word..]) {
+                    // SAFETY: 16 bytes are written to word 0, 4, 8 or 12 of an array of 16 u32.
+                    unsafe { vst1q_u32(out.0.as_mut_ptr().add(row), column) };
+                }
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn load_f16(self, halves: &[[u8; 2]; LANES]) -> [float32x4_t; 4] {
+        // SAFETY: 8 bytes are read from each quarter of an array of 16 halves.
+        unsafe { each!(I => widen_f16(vld1_u16(halves.as_ptr().add(4 * I).cast()))) }
+    }
+}
+
+/// `a` by two powers of two, of which only the second can round: see the scalar row.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn scale_by_power(a: float32x4_t, exponent: float32x4_t) -> float32x4_t {
+    // SAFETY: the caller has NEON.
+    unsafe {
+        let exponent = vcvtq_s32_f32(exponent);
+        let half = vshrq_n_s32::<1>(exponent);
+        vmulq_f32(vmulq_f32(a, power_of_two(half)), power_of_two(vsubq_s32(exponent, half)))
+    }
+}
+
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn power_of_two(exponent: int32x4_t) -> float32x4_t {
+    // SAFETY: the caller has NEON.
+    unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(exponent, vdupq_n_s32(127)))) }
+}
+
+/// `vcvt_f32_f16`, whose argument has no stable type in Rust 1.89.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn widen_f16(halves: uint16x4_t) -> float32x4_t {
+    let widened;
+    // SAFETY: the instruction is of NEON, and reads and writes the named registers alone.
+    unsafe {
+        asm!(
+            "fcvtl {widened:v}.4s, {halves:v}.4h",
+            widened = lateout(vreg) widened,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    widened
+}
+
+/// Lane `r` of vector `i` becomes lane `i` of vector `r`.
+///
+/// # Safety
+/// The machine has NEON.
+#[inline(always)]
+unsafe fn transpose_4x4(rows: [uint32x4_t; 4]) -> [uint32x4_t; 4] {
+    // SAFETY: the caller has NEON.
+    unsafe {
+        // Words 0 and 2 of two rows; words 1 and 3.
+        let even_0 = vreinterpretq_u64_u32(vtrn1q_u32(rows[0], rows[1]));
+        let even_2 = vreinterpretq_u64_u32(vtrn1q_u32(rows[2], rows[3]));
+        let odd_0 = vreinterpretq_u64_u32(vtrn2q_u32(rows[0], rows[1]));
+        let odd_2 = vreinterpretq_u64_u32(vtrn2q_u32(rows[2], rows[3]));
+        [
+            vreinterpretq_u32_u64(vtrn1q_u64(even_0, even_2)),
+            vreinterpretq_u32_u64(vtrn1q_u64(odd_0, odd_2)),
+            vreinterpretq_u32_u64(vtrn2q_u64(even_0, even_2)),
+            vreinterpretq_u32_u64(vtrn2q_u64(odd_0, odd_2)),
+        ]
+    }
+}
