@@ -6,6 +6,7 @@
 use std::{
     arch::{aarch64::*, asm},
     marker::PhantomData,
+    mem::transmute,
 };
 
 use super::{
@@ -132,14 +133,14 @@ impl<P: CodeProduct> Simd for Neon<P> {
 
     #[inline(always)]
     fn load(self, values: &[f32; LANES]) -> [float32x4_t; 4] {
-        // SAFETY: 16 bytes are read from each quarter of an array of 16 f32.
-        unsafe { each!(I => vld1q_f32(values.as_ptr().add(4 * I))) }
+        // SAFETY: sixteen f32 are four times four, of which any bits are a value.
+        unsafe { transmute(*values) }
     }
 
     #[inline(always)]
     fn store(self, vector: [float32x4_t; 4], out: &mut [f32; LANES]) {
-        // SAFETY: 16 bytes are written to each quarter of an array of 16 f32.
-        unsafe { each!(I => vst1q_f32(out.as_mut_ptr().add(4 * I), vector[I])) };
+        // SAFETY: four times four f32 are sixteen, of which any bits are a value.
+        *out = unsafe { transmute(vector) };
     }
 
     #[inline(always)]
@@ -214,10 +215,12 @@ impl<P: CodeProduct> Simd for Neon<P> {
 
     #[inline(always)]
     fn load_codes(self, words: &Words) -> [int8x16_t; 4] {
-        // SAFETY: 16 bytes are read from each quarter of an array of 16 u32.
+        // SAFETY: sixteen words are four times sixteen codes, of which any bits are a value; the
+        // token proves the feature.
         unsafe {
+            let codes: [int8x16_t; 4] = transmute(words.0);
             let offset = vdupq_n_s8(i8::MIN);
-            each!(I => veorq_s8(vld1q_s8(words.0.as_ptr().add(4 * I).cast()), offset))
+            each!(I => veorq_s8(codes[I], offset))
         }
     }
 
@@ -274,17 +277,17 @@ impl<P: CodeProduct> Simd for Neon<P> {
     fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
         let mut out = [Words([0; LANES]); LANES];
         for row in (0..LANES).step_by(4) {
-            for word in (0..LANES).step_by(4) {
-                // SAFETY: 16 bytes are read from word 0, 4, 8 or 12 of an array of 16 u32.
+            // SAFETY: sixteen words are four times four, of which any bits are a value.
+            let fours: [[uint32x4_t; 4]; 4] = unsafe { each!(I => transmute(*rows[row + I])) };
+            for (w, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                // SAFETY: the token proves the feature.
                 let columns = unsafe {
                     let flip = vdupq_n_u32(flip);
-                    transpose_4x4(each!(I => {
-                        veorq_u32(vld1q_u32(rows[row + I].as_ptr().add(word)), flip)
-                    }))
+                    transpose_4x4(each!(I => veorq_u32(fours[I][w], flip)))
                 };
-                for (column, out) in columns.into_iter().zip(&mut out[word..]) {
+                for (column, out) in columns.into_iter().zip(out) {
                     // SAFETY: 16 bytes are written to word 0, 4, 8 or 12 of an array of 16 u32.
-                    unsafe { vst1q_u32(out.0.as_mut_ptr().add(row), column) };
+                    unsafe { vst1q_u32(out.0[row..row + 4].as_mut_ptr(), column) };
                 }
             }
         }
@@ -293,8 +296,12 @@ impl<P: CodeProduct> Simd for Neon<P> {
 
     #[inline(always)]
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> [float32x4_t; 4] {
-        // SAFETY: 8 bytes are read from each quarter of an array of 16 halves.
-        unsafe { each!(I => widen_f16(vld1_u16(halves.as_ptr().add(4 * I).cast()))) }
+        // SAFETY: sixteen halves are four times four, of which any bits are a value; the token
+        // proves NEON.
+        unsafe {
+            let halves: [uint16x4_t; 4] = transmute(*halves);
+            each!(I => widen_f16(halves[I]))
+        }
     }
 }
 
