@@ -19,14 +19,14 @@ Examples:
 
 /// Show the instruction sets found and the code that was chosen.
 ///
-/// LLQ_ISA=scalar|avx2|avx512 forces a slower row. Results have the same bits with every row.
+/// LLQ_ISA forces a slower row, by its name in the table. Results have the same bits with every row.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: &Args, output: &Output) -> anyhow::Result<()> {
     let selected = kernels::select()?.isa();
-    let rows = Isa::ALL.iter().map(|&isa| Row {
+    let rows = Isa::native().map(|isa| Row {
         isa: isa.name(),
         needs: isa.features(),
         available: Kernels::for_isa(isa).is_some(),

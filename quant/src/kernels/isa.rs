@@ -17,11 +17,31 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI: Cascade Lake and Zen 4 or newer.
     Avx512,
+    /// NEON: every 64-bit ARM.
+    Neon,
+    /// NEON with the dot-product extension: Apple M1, Graviton 2, Cortex-A55 and A76 or newer.
+    Dotprod,
 }
 
 impl Isa {
-    /// Every instruction set llq has code for, from the slowest to the fastest.
-    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    /// Every instruction set llq has code for; those of one architecture from the slowest to the
+    /// fastest.
+    pub const ALL: &[Isa] = &[Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod];
+
+    /// Those of the architecture llq was built for, from the slowest to the fastest.
+    pub fn native() -> impl DoubleEndedIterator<Item = Isa> {
+        let native = |isa: &Isa| isa.architecture().is_none_or(|name| name == env::consts::ARCH);
+        Isa::ALL.iter().copied().filter(native)
+    }
+
+    /// As Rust names it; `None` where any will do.
+    const fn architecture(self) -> Option<&'static str> {
+        match self {
+            Isa::Scalar => None,
+            Isa::Avx2 | Isa::Avx512 => Some("x86_64"),
+            Isa::Neon | Isa::Dotprod => Some("aarch64"),
+        }
+    }
 
     /// The name that `LLQ_ISA` takes.
     pub const fn name(self) -> &'static str {
@@ -29,6 +49,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
         }
     }
 
@@ -47,6 +69,8 @@ impl Isa {
                 "avx512vl",
                 "avx512vnni",
             ],
+            Isa::Neon => &["neon"],
+            Isa::Dotprod => &["neon", "dotprod"],
         }
     }
 }
@@ -114,13 +138,14 @@ pub fn selected() -> &'static Kernels {
 
 /// The rows this machine can run, from the slowest to the fastest.
 pub fn available() -> impl DoubleEndedIterator<Item = &'static Kernels> {
-    Isa::ALL.iter().filter_map(|&isa| Kernels::for_isa(isa))
+    Isa::native().filter_map(Kernels::for_isa)
 }
 
-/// The processor features that any row uses, and whether this machine has them.
+/// The processor features that any row of this architecture uses, and whether this machine has
+/// them.
 pub fn features() -> Vec<(&'static str, bool)> {
     let mut features: Vec<&str> = Vec::new();
-    for feature in Isa::ALL.iter().flat_map(|isa| isa.features()) {
+    for feature in Isa::native().flat_map(Isa::features) {
         if !features.contains(feature) {
             features.push(feature);
         }
@@ -167,7 +192,19 @@ fn has(feature: &str) -> bool {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn has(feature: &str) -> bool {
+    use std::arch::is_aarch64_feature_detected;
+    // The rows read codes as they lie in memory.
+    cfg!(target_endian = "little")
+        && match feature {
+            "neon" => is_aarch64_feature_detected!("neon"),
+            "dotprod" => is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn has(_feature: &str) -> bool {
     false
 }

@@ -1,7 +1,7 @@
 //! The kernel table: operation × instruction set.
 //!
 //! A [`Kernels`] is one row, the code for one instruction set. [`select`] chooses the row once;
-//! `LLQ_ISA=scalar|avx2|avx512` forces a slower one. Every row gives the same bits as the scalar
+//! `LLQ_ISA` forces a slower one, by its [name](Isa::name). Every row gives the same bits as the scalar
 //! row, for any length and any shape; only which NaN a NaN is may differ. `NOTES.md` beside this file has the design and the measured
 //! speeds.
 
@@ -16,6 +16,8 @@ mod avx512;
 mod byte_vectors;
 mod isa;
 mod lane_sums;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panel;
 mod roofline;
 mod scalar;
@@ -198,6 +200,12 @@ impl Kernels {
             Isa::Avx512 => Some(&avx512::ROW),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => None,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Some(&neon::base::ROW),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => Some(&neon::dotprod::ROW),
+            #[cfg(not(target_arch = "aarch64"))]
+            Isa::Neon | Isa::Dotprod => None,
         }
     }
 

@@ -10,9 +10,11 @@ use super::simd::{LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words};
 pub(crate) struct CodePanel<'a> {
     /// Weights that share a scale: 16 or 32.
     pub(crate) group: usize,
-    /// The smallest code there can be.
+    /// The smallest code there can be. Only AVX2 needs to know.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) lowest: i8,
-    /// Bits of a code.
+    /// Bits of a code. Only AVX2 needs to know.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) code_bits: u32,
     /// The codes plus [`code_offset`](super::Kernels::code_offset), for each four columns.
     pub(crate) words: &'a [[Words; 2]],

@@ -394,7 +394,10 @@ fn the_variable_selects_a_row_or_says_why_not() {
     assert_eq!(select_named(None).unwrap().isa(), fastest);
     assert_eq!(select_named(Some("")).unwrap().isa(), fastest);
     let unknown = select_named(Some("sse9")).unwrap_err();
-    assert_eq!(unknown.to_string(), "LLQ_ISA is 'sse9', expected one of: scalar, avx2, avx512");
+    assert_eq!(
+        unknown.to_string(),
+        "LLQ_ISA is 'sse9', expected one of: scalar, avx2, avx512, neon, dotprod"
+    );
     for &isa in Isa::ALL {
         match select_named(Some(isa.name())) {
             Ok(kernels) => assert_eq!(kernels.isa(), isa),
@@ -403,18 +406,33 @@ fn the_variable_selects_a_row_or_says_why_not() {
     }
 }
 
+/// Without this, tests for a row that the machine lacks would pass on another.
+#[test]
+fn the_row_these_tests_ask_for_is_used() {
+    let kernels = select().unwrap();
+    if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
+        assert_eq!(name, kernels.isa().name());
+    }
+}
+
 /// That a row's code is sound rests on this: it is compiled for features that are looked for.
 #[test]
 fn what_is_enabled_is_detected() {
-    let sources = [include_str!("avx2.rs"), include_str!("avx512.rs"), include_str!("work.rs")];
+    let sources = [
+        include_str!("avx2.rs"),
+        include_str!("avx512.rs"),
+        include_str!("neon.rs"),
+        include_str!("work.rs"),
+    ];
     let enabled: Vec<&str> = sources
         .iter()
         .flat_map(|source| source.split("enable = \"").skip(1))
         .map(|rest| rest.split('"').next().unwrap_or_default())
         .collect();
-    assert_eq!(enabled.len(), 4);
+    assert_eq!(enabled.len(), 9);
     for list in enabled {
-        let isa = if list.contains("avx512") { Isa::Avx512 } else { Isa::Avx2 };
+        let named = |isa: &&Isa| list.split(',').any(|feature| feature.starts_with(isa.name()));
+        let isa = Isa::ALL.iter().rfind(named).expect("the list names an instruction set");
         for feature in list.split(',') {
             assert!(isa.features().contains(&feature), "{isa} does not look for {feature}");
         }

@@ -4,6 +4,8 @@
 //! wide registers. An encoder's searches are written in lanes. Either way it is the same operations
 //! in the same order, so the same bits.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::{base::Base, dotprod::Dotprod};
 use super::{Isa, Kernels, scalar::Scalar, simd::Simd};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2::Avx2, avx512::Avx512};
@@ -25,6 +27,12 @@ impl Kernels {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => unsafe { dotprod(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon(work) },
             _ => scalar(work),
         }
     }
@@ -42,6 +50,20 @@ fn avx512(work: impl Work) {
 fn avx2(work: impl Work) {
     // SAFETY: the features of the row are those of this function.
     work.run(unsafe { Avx2::assume() });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon,dotprod")]
+fn dotprod(work: impl Work) {
+    // SAFETY: the features of the row are those of this function.
+    work.run(unsafe { Dotprod::assume() });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn neon(work: impl Work) {
+    // SAFETY: the features of the row are those of this function.
+    work.run(unsafe { Base::assume() });
 }
 
 fn scalar(work: impl Work) {
