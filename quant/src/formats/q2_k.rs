@@ -79,7 +79,7 @@ weight = scale * scale_code * code - min * min_code
         importance: Option<&[f32]>,
         out: &mut [BlockQ2_K],
     ) {
-        superblock::encode_affine::<S, 16>(
+        superblock::encode_affine::<S, 16, 1>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -86,7 +86,7 @@ weight = scale * (scale_code - 32) * (code - 4)
         importance: Option<&[f32]>,
         out: &mut [BlockQ3_K],
     ) {
-        superblock::encode_symmetric::<S, 16>(
+        superblock::encode_symmetric::<S, 16, 1>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -84,7 +84,7 @@ weight = scale * scale_code * code - min * min_code
         importance: Option<&[f32]>,
         out: &mut [BlockQ5_K],
     ) {
-        superblock::encode_affine::<S, 32>(
+        superblock::encode_affine::<S, 32, 2>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

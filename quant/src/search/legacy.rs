@@ -19,7 +19,7 @@ use crate::{
 
 const BLOCK: usize = 32;
 
-const ENDS: Ends = Ends { trials: 7, inward: 0.9 };
+const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
 
 /// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
 /// `write` takes the block's index, its scale and its codes.
