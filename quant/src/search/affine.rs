@@ -107,7 +107,7 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
     fn try_grid(&mut self, inverse: S::F, min: S::F) {
         let Search { simd, w, x, .. } = *self;
         let zero = simd.splat(0.0);
-        let Moments { l, ll, xl } = self.panel.moments(simd, inverse, min, self.range);
+        let Moments { l, ll, xl } = self.panel.moments(simd, inverse, Some(min), self.range);
         let w_ll = simd.mul(w, ll);
         let determinant = simd.sub(w_ll, simd.mul(l, l));
         let scale = simd.sub(simd.mul(w, xl), simd.mul(x, l));

@@ -9,20 +9,19 @@ use super::{
 use crate::kernels::Simd;
 
 /// Changes of a group's scale code and minimum code that are tried.
-pub(super) type Move = (f32, f32);
+type Move = (f32, f32);
 
-pub(super) const SYMMETRIC_MOVES: [Move; 2] = [(-1.0, 0.0), (1.0, 0.0)];
+const SYMMETRIC_MOVES: [Move; 2] = [(-1.0, 0.0), (1.0, 0.0)];
 
-pub(super) const AFFINE_MOVES: [Move; 6] =
+const AFFINE_MOVES: [Move; 6] =
     [(0.0, -1.0), (0.0, 1.0), (-1.0, 0.0), (1.0, 0.0), (-1.0, -1.0), (1.0, 1.0)];
 
-/// The panel whose super-blocks are searched.
+/// The panel whose super-blocks are searched, and whether its groups have a minimum.
 #[derive(Clone, Copy)]
-pub(super) struct Search<'p, S: Simd, const N: usize> {
+pub(super) struct Search<'p, S: Simd, const N: usize, const HAS_MIN: bool> {
     pub(super) simd: S,
     pub(super) panel: &'p Panel<N>,
     pub(super) shape: Shape,
-    moves: &'static [Move],
     /// Sums of the importance.
     w: S::F,
 }
@@ -34,15 +33,12 @@ struct Best<const N: usize> {
     grid: Grid,
 }
 
-impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
+impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN> {
+    const MOVES: &'static [Move] = if HAS_MIN { &AFFINE_MOVES } else { &SYMMETRIC_MOVES };
+
     #[inline(always)]
-    pub(super) fn new(
-        simd: S,
-        panel: &'p Panel<N>,
-        shape: Shape,
-        moves: &'static [Move],
-    ) -> Search<'p, S, N> {
-        Search { simd, panel, shape, moves, w: panel.weight_sums(simd).0 }
+    pub(super) fn new(simd: S, panel: &'p Panel<N>, shape: Shape) -> Self {
+        Search { simd, panel, shape, w: panel.weight_sums(simd).0 }
     }
 
     /// The best grid about `starts`. Which steps are taken depends on no error: so a super-block's
@@ -63,18 +59,18 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
     /// Gives each group of `grid` the integers about its own with the least error.
     #[inline(always)]
     fn move_integers(&self, grid: &Grid, best: &mut Best<N>) -> Grid {
-        let &Search { simd, shape, moves, .. } = self;
+        let &Search { simd, shape, .. } = self;
         let range = shape.scales.range;
         let common_scale = grid.scale.common_lanes::<S, N>(simd);
         let common_min = grid.min.common_lanes::<S, N>(simd);
         let (from_scale, from_min) = (simd.load(&grid.scale.codes), simd.load(&grid.min.codes));
         let (mut best_scale, mut best_min) = (from_scale, from_min);
         let mut least = self.error(grid);
-        for &(scale_step, min_step) in moves {
+        for &(scale_step, min_step) in Self::MOVES {
             let scale_codes = range.nearest(simd, simd.add(from_scale, simd.splat(scale_step)));
             let min_codes = range.nearest(simd, simd.add(from_min, simd.splat(min_step)));
             let scale = simd.mul(scale_codes, common_scale);
-            let min = simd.mul(min_codes, common_min);
+            let min = HAS_MIN.then_some(simd.mul(min_codes, common_min));
             let error = self.panel.error(simd, scale, min, shape.codes);
             let better = simd.gt(least, error);
             least = simd.select(better, error, least);
@@ -91,7 +87,7 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
     /// Rounds codes to `grid`, and fits first the integers, then the common numbers to the codes.
     #[inline(always)]
     fn fit_to_codes(&self, mut grid: Grid, best: &mut Best<N>) {
-        let (scale, min) = grid.scale_and_min::<S, N>(self.simd);
+        let (scale, min) = self.scale_and_min(&grid);
         let sums = self.panel.residuals(self.simd, scale, min, self.shape.codes);
         let sums = self.fit_integers(&mut grid, sums);
         self.fit_common(&mut grid, sums);
@@ -113,11 +109,14 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
         for step in [0.0, -1.0, 1.0] {
             let scale_codes = range.nearest(simd, simd.add(from_scale, simd.splat(step)));
             let a = simd.mul(simd.sub(from_scale, scale_codes), common_scale);
-            let tilted = sums.tilted(simd, a);
-            let min_step = simd.mul(tilted.r, per_min);
-            let min_codes = range.nearest(simd, simd.sub(from_min, min_step));
-            let b = simd.mul(simd.sub(min_codes, from_min), common_min);
-            let found = tilted.raised(simd, b, w);
+            let mut found = sums.tilted(simd, a);
+            let mut min_codes = from_min;
+            if HAS_MIN {
+                let min_step = simd.mul(found.r, per_min);
+                min_codes = range.nearest(simd, simd.sub(from_min, min_step));
+                let b = simd.mul(simd.sub(min_codes, from_min), common_min);
+                found = found.raised(simd, b, w);
+            }
             let better = simd.gt(least.rr, found.rr);
             least.rr = simd.select(better, found.rr, least.rr);
             least.r = simd.select(better, found.r, least.r);
@@ -163,8 +162,15 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
     /// Errors of the groups.
     #[inline(always)]
     pub(super) fn error(&self, grid: &Grid) -> S::F {
-        let (scale, min) = grid.scale_and_min::<S, N>(self.simd);
+        let (scale, min) = self.scale_and_min(grid);
         self.panel.error(self.simd, scale, min, self.shape.codes)
+    }
+
+    /// Scale and minimum of the groups.
+    #[inline(always)]
+    pub(super) fn scale_and_min(&self, grid: &Grid) -> (S::F, Option<S::F>) {
+        let scale = grid.scale.products::<S, N>(self.simd);
+        (scale, HAS_MIN.then_some(grid.min.products::<S, N>(self.simd)))
     }
 
     /// Sums over the groups of each super-block.

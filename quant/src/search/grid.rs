@@ -64,20 +64,15 @@ impl Multiples {
         simd.load(&lanes)
     }
 
+    /// The scales, or minima, of the groups.
     #[inline(always)]
-    fn products<S: Simd, const N: usize>(&self, simd: S) -> S::F {
+    pub(super) fn products<S: Simd, const N: usize>(&self, simd: S) -> S::F {
         simd.mul(simd.load(&self.codes), self.common_lanes::<S, N>(simd))
     }
 }
 
 impl Grid {
     pub(super) const ZERO: Grid = Grid { scale: Multiples::ZERO, min: Multiples::ZERO };
-
-    /// Scale and minimum of the groups.
-    #[inline(always)]
-    pub(super) fn scale_and_min<S: Simd, const N: usize>(&self, simd: S) -> (S::F, S::F) {
-        (self.scale.products::<S, N>(simd), self.min.products::<S, N>(simd))
-    }
 
     /// Takes over super-block `b` of `grid`.
     #[inline(always)]

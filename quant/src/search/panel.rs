@@ -36,7 +36,7 @@ pub(super) struct Moments<S: Simd> {
 }
 
 /// Weighted sums over each group: of the codes `l` nearest to the weights, and of the residuals
-/// `r = x + min - scale * l` that they leave.
+/// `r = x + min - scale * l` that they leave. Without minima, `r` and `l` are left zero.
 #[derive(Clone, Copy)]
 pub(super) struct Residuals<S: Simd> {
     /// The error.
@@ -48,6 +48,15 @@ pub(super) struct Residuals<S: Simd> {
 }
 
 impl CodeRange {
+    /// The codes nearest to the products `a * b`, ties to even; the lowest for NaN.
+    #[inline(always)]
+    pub(super) fn nearest_product<S: Simd>(self, simd: S, a: S::F, b: S::F) -> S::F {
+        let rounded = simd.mul_add(a, b, simd.splat(ROUNDER));
+        let rounded = simd.max(rounded, simd.splat(ROUNDER + self.lowest));
+        let rounded = simd.min(rounded, simd.splat(ROUNDER + self.highest));
+        simd.sub(rounded, simd.splat(ROUNDER))
+    }
+
     /// The codes nearest to `values`, ties to even; the lowest for NaN.
     #[inline(always)]
     pub(super) fn nearest<S: Simd>(self, simd: S, values: S::F) -> S::F {
@@ -75,10 +84,10 @@ impl<const N: usize> Panel<N> {
         simd: S,
         weights: S::F,
         inverse: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> S::F {
-        range.nearest(simd, simd.mul(simd.add(weights, min), inverse))
+        range.nearest_product(simd, raised(simd, weights, min), inverse)
     }
 
     /// Sums over the codes that `inverse` and `min` give.
@@ -87,7 +96,7 @@ impl<const N: usize> Panel<N> {
         &self,
         simd: S,
         inverse: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> Moments<S> {
         let zero = simd.splat(0.0);
@@ -109,7 +118,7 @@ impl<const N: usize> Panel<N> {
         &self,
         simd: S,
         scale: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> Residuals<S> {
         let inverse = inverse_or_zero(simd, scale);
@@ -118,8 +127,8 @@ impl<const N: usize> Panel<N> {
         // Three loops, as one with all sums would need more than sixteen registers.
         let (mut codes, mut offs) = ([Lanes([0.0; LANES]); N], [Lanes([0.0; LANES]); N]);
         for ((weights, codes), off) in self.weights.iter().zip(&mut codes).zip(&mut offs) {
-            let raised = simd.add(simd.load(&weights.0), min);
-            let nearest = range.nearest(simd, simd.mul(raised, inverse));
+            let raised = raised(simd, simd.load(&weights.0), min);
+            let nearest = range.nearest_product(simd, raised, inverse);
             simd.store(nearest, &mut codes.0);
             simd.store(simd.mul_add(minus_scale, nearest, raised), &mut off.0);
         }
@@ -128,13 +137,17 @@ impl<const N: usize> Panel<N> {
             let off = simd.load(&off.0);
             let weighted = simd.mul(simd.load(&importance.0), off);
             rr = simd.mul_add(weighted, off, rr);
-            r = simd.add(r, weighted);
+            if min.is_some() {
+                r = simd.add(r, weighted);
+            }
             rl = simd.mul_add(weighted, simd.load(&codes.0), rl);
         }
         for (importance, codes) in self.importance.iter().zip(&codes) {
             let codes = simd.load(&codes.0);
             let weighted = simd.mul(simd.load(&importance.0), codes);
-            l = simd.add(l, weighted);
+            if min.is_some() {
+                l = simd.add(l, weighted);
+            }
             ll = simd.mul_add(weighted, codes, ll);
         }
         Residuals { rr, r, rl, l, ll }
@@ -142,13 +155,19 @@ impl<const N: usize> Panel<N> {
 
     /// Weighted squared error of `weight = scale * code - min` with the nearest codes.
     #[inline(always)]
-    pub(super) fn error<S: Simd>(&self, simd: S, scale: S::F, min: S::F, range: CodeRange) -> S::F {
+    pub(super) fn error<S: Simd>(
+        &self,
+        simd: S,
+        scale: S::F,
+        min: Option<S::F>,
+        range: CodeRange,
+    ) -> S::F {
         let inverse = inverse_or_zero(simd, scale);
         let minus_scale = simd.sub(simd.splat(0.0), scale);
         let mut error = simd.splat(0.0);
         for (weights, importance) in self.weights.iter().zip(&self.importance) {
-            let raised = simd.add(simd.load(&weights.0), min);
-            let codes = range.nearest(simd, simd.mul(raised, inverse));
+            let raised = raised(simd, simd.load(&weights.0), min);
+            let codes = range.nearest_product(simd, raised, inverse);
             let off = simd.mul_add(minus_scale, codes, raised);
             error = simd.mul_add(simd.mul(simd.load(&importance.0), off), off, error);
         }
@@ -161,7 +180,7 @@ impl<const N: usize> Panel<N> {
         &self,
         simd: S,
         scale: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> [[u8; N]; GROUPS] {
         let inverse = inverse_or_zero(simd, scale);
@@ -206,6 +225,15 @@ impl<const N: usize> Panel<N> {
             high = simd.max(high, weights);
         }
         (low, high)
+    }
+}
+
+/// The weights plus the minimum of their groups, where groups have one.
+#[inline(always)]
+fn raised<S: Simd>(simd: S, weights: S::F, min: Option<S::F>) -> S::F {
+    match min {
+        Some(min) => simd.add(weights, min),
+        None => weights,
     }
 }
 

@@ -59,12 +59,13 @@ fn error<S: Simd>(
     range: CodeRange,
 ) -> S::F {
     let inverse = simd.div(simd.splat(1.0), common);
+    let minus_common = simd.sub(simd.splat(0.0), common);
     let mut error = simd.splat(0.0);
     for (&value, &curvature) in values.iter().zip(curvature) {
         let value = simd.splat(value);
-        let codes = range.nearest(simd, simd.mul(value, inverse));
-        let off = simd.sub(value, simd.mul(common, codes));
-        error = simd.add(error, simd.mul(simd.splat(curvature), simd.mul(off, off)));
+        let codes = range.nearest_product(simd, value, inverse);
+        let off = simd.mul_add(minus_common, codes, value);
+        error = simd.mul_add(simd.mul(simd.splat(curvature), off), off, error);
     }
     error
 }

@@ -5,7 +5,7 @@
 use super::{
     affine::{Ends, MinSign, fit_affine},
     candidates::Candidates,
-    downhill::{AFFINE_MOVES, SYMMETRIC_MOVES, Search},
+    downhill::Search,
     grid::{Grid, Multiples, blocks, stored},
     k_row::{MAX_BLOCKS, Row, SUPER_BLOCK, blocks_of_panel},
     panel::{CodeRange, inverse_or_zero},
@@ -53,7 +53,7 @@ pub(crate) fn encode_symmetric<S: Simd, const N: usize, const STARTS: usize>(
         #[inline(always)]
         |first, blocks, panel| {
             let fit = fit_symmetric(simd, panel, shape.codes, Signs::OfExtreme);
-            let search = Search::new(simd, panel, shape, &SYMMETRIC_MOVES);
+            let search = Search::<_, N, false>::new(simd, panel, shape);
             let scales = search.multiples::<STARTS>(fit.scale, fit.curvature);
             let grids = scales.map(
                 #[inline(always)]
@@ -79,7 +79,7 @@ pub(crate) fn encode_affine<S: Simd, const N: usize, const STARTS: usize>(
         #[inline(always)]
         |first, blocks, panel| {
             let fit = fit_affine(simd, panel, shape.codes, MinSign::NonNegative, ENDS);
-            let search = Search::new(simd, panel, shape, &AFFINE_MOVES);
+            let search = Search::<_, N, true>::new(simd, panel, shape);
             let scales = search.multiples::<PAIRED>(fit.scale, fit.scale_curvature);
             let mins = search.multiples::<PAIRED>(fit.min, fit.min_curvature);
             let grids = search.best_pairs::<STARTS>(&scales, &mins);
@@ -88,7 +88,7 @@ pub(crate) fn encode_affine<S: Simd, const N: usize, const STARTS: usize>(
     );
 }
 
-impl<S: Simd, const N: usize> Search<'_, S, N> {
+impl<S: Simd, const N: usize, const HAS_MIN: bool> Search<'_, S, N, HAS_MIN> {
     /// The `K` best common halves for wanted `values` of the groups, and the integers nearest.
     #[inline(always)]
     fn multiples<const K: usize>(&self, values: S::F, curvature: S::F) -> [Multiples; K] {
@@ -147,7 +147,7 @@ impl<S: Simd, const N: usize> Search<'_, S, N> {
         count: usize,
         write: &mut impl FnMut(usize, SuperBlock),
     ) {
-        let (scale, min) = grid.scale_and_min::<S, N>(self.simd);
+        let (scale, min) = self.scale_and_min(grid);
         let codes = self.panel.codes(self.simd, scale, min, self.shape.codes);
         for (b, groups) in blocks::<N>().take(count) {
             let mut block = SuperBlock {
