@@ -77,7 +77,9 @@ impl FormatInfo {
             dequantize: |kernels, bytes, out| {
                 kernels.run(DequantizePlain::<F> { elements: cast_slice(bytes), out });
             },
-            encode_row: |_, row, _, out| F::write(row, cast_slice_mut(out)),
+            encode_row: |kernels, row, _, out| {
+                kernels.run(EncodePlain::<F> { row, out: cast_slice_mut(out) });
+            },
             first_defect: |bytes| {
                 let elements = cast_slice::<u8, F::Element>(bytes);
                 let bad = elements.iter().position(|&e| !F::to_f32(e).is_finite())?;
@@ -242,6 +244,18 @@ impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         F::read(simd, self.elements, self.out);
+    }
+}
+
+struct EncodePlain<'a, F: PlainFormat> {
+    row: &'a [f32],
+    out: &'a mut [F::Element],
+}
+
+impl<F: PlainFormat> Work for EncodePlain<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        F::write(self.row, self.out);
     }
 }
 

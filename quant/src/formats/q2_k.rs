@@ -38,7 +38,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: 0.0, highest: 15.0 },
         ends: &[15.0],
-        trials: 24,
+        trials: 16,
         shrink: 0.4,
     },
 };

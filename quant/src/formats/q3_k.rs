@@ -39,7 +39,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: -32.0, highest: 31.0 },
         ends: &[-32.0, 31.0],
-        trials: 32,
+        trials: 16,
         shrink: 0.4,
     },
 };

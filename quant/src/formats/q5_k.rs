@@ -39,7 +39,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: 0.0, highest: 63.0 },
         ends: &[63.0],
-        trials: 24,
+        trials: 32,
         shrink: 0.4,
     },
 };
