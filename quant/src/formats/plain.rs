@@ -86,8 +86,8 @@ impl PlainFormat for BF16 {
     fn from_f32(weight: f32) -> [u8; 2] {
         const QUIET: u32 = 0x40;
         let bits = weight.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        let element = if weight.is_nan() { bits >> 16 | QUIET } else { rounded };
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let element = if weight.is_nan() { (bits >> 16) | QUIET } else { rounded };
         (element as u16).to_le_bytes()
     }
 }

@@ -41,8 +41,8 @@ impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN>
         Search { simd, panel, shape, w: panel.weight_sums(simd).0 }
     }
 
-    /// The best grid about `starts`. Which steps are taken depends on no error: so a super-block's
-    /// does not depend on its neighbour.
+    /// The best grid about `starts`. Every super-block takes the same steps, whatever its errors,
+    /// so that its result does not depend on its neighbour's.
     #[inline(always)]
     pub(super) fn downhill(&self, starts: &[Grid]) -> Grid {
         let mut best = Best::<N> { error: [f32::INFINITY; MAX_BLOCKS], grid: Grid::ZERO };
