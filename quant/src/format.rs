@@ -93,6 +93,7 @@ pub(crate) trait PlainFormat: 'static {
     }
 
     /// [`from_f32`](Self::from_f32) of each weight.
+    #[inline(always)]
     fn write(weights: &[f32], out: &mut [Self::Element]) {
         for (&weight, element) in weights.iter().zip(out) {
             *element = Self::from_f32(weight);

@@ -101,7 +101,9 @@ impl FormatInfo {
             dequantize: |kernels, bytes, out| {
                 kernels.run(DequantizePlain::<F> { elements: cast_slice(bytes), out });
             },
-            encode_row: |_, row, _, out| F::write(row, cast_slice_mut(out)),
+            encode_row: |kernels, row, _, out| {
+                kernels.run(EncodePlain::<F> { row, out: cast_slice_mut(out) });
+            },
             gemv: |kernels, bytes, x, out| {
                 kernels.run(PlainRows::<F> { elements: cast_slice(bytes), x, out });
             },
@@ -284,6 +286,18 @@ impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         F::read(simd, self.elements, self.out);
+    }
+}
+
+struct EncodePlain<'a, F: PlainFormat> {
+    row: &'a [f32],
+    out: &'a mut [F::Element],
+}
+
+impl<F: PlainFormat> Work for EncodePlain<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        F::write(self.row, self.out);
     }
 }
 

@@ -59,6 +59,7 @@ impl PlainFormat for F16 {
         widen_f16(simd, elements, out);
     }
 
+    #[inline(always)]
     fn write(weights: &[f32], out: &mut [[u8; 2]]) {
         let mut halves = [f16::ZERO; AT_ONCE];
         for (weights, out) in weights.chunks(AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
@@ -80,8 +81,13 @@ impl PlainFormat for BF16 {
         bf16::from_le_bytes(element).to_f32()
     }
 
+    /// Without branches, so that the loop over a row becomes vectors.
     #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 2] {
-        bf16::from_f32(weight).to_le_bytes()
+        const QUIET: u32 = 0x40;
+        let bits = weight.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let element = if weight.is_nan() { (bits >> 16) | QUIET } else { rounded };
+        (element as u16).to_le_bytes()
     }
 }

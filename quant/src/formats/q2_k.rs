@@ -38,7 +38,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: 0.0, highest: 15.0 },
         ends: &[15.0],
-        trials: 24,
+        trials: 16,
         shrink: 0.4,
     },
 };
@@ -79,7 +79,7 @@ weight = scale * scale_code * code - min * min_code
         importance: Option<&[f32]>,
         out: &mut [BlockQ2_K],
     ) {
-        superblock::encode_affine::<S, 16>(
+        superblock::encode_affine::<S, 16, 1>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -39,7 +39,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: -32.0, highest: 31.0 },
         ends: &[-32.0, 31.0],
-        trials: 32,
+        trials: 16,
         shrink: 0.4,
     },
 };
@@ -85,7 +85,7 @@ weight = scale * (scale_code - 32) * (code - 4)
         importance: Option<&[f32]>,
         out: &mut [BlockQ3_K],
     ) {
-        superblock::encode_symmetric::<S, 16>(
+        superblock::encode_symmetric::<S, 16, 1>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

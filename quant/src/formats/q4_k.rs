@@ -38,7 +38,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: 0.0, highest: 63.0 },
         ends: &[63.0],
-        trials: 24,
+        trials: 32,
         shrink: 0.4,
     },
 };
@@ -83,7 +83,7 @@ weight = scale * scale_code * code - min * min_code
         importance: Option<&[f32]>,
         out: &mut [BlockQ4_K],
     ) {
-        superblock::encode_affine::<S, 32>(
+        superblock::encode_affine::<S, 32, 1>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -39,7 +39,7 @@ const SHAPE: Shape = Shape {
     scales: ScaleCodes {
         range: CodeRange { lowest: 0.0, highest: 63.0 },
         ends: &[63.0],
-        trials: 24,
+        trials: 32,
         shrink: 0.4,
     },
 };
@@ -84,7 +84,7 @@ weight = scale * scale_code * code - min * min_code
         importance: Option<&[f32]>,
         out: &mut [BlockQ5_K],
     ) {
-        superblock::encode_affine::<S, 32>(
+        superblock::encode_affine::<S, 32, 2>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -80,7 +80,7 @@ weight = scale * scale_code * (code - 32)
         importance: Option<&[f32]>,
         out: &mut [BlockQ6_K],
     ) {
-        superblock::encode_symmetric::<S, 16>(
+        superblock::encode_symmetric::<S, 16, 2>(
             simd,
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,

@@ -7,7 +7,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::{BlockFormat, Decoded},
-    kernels::Simd,
+    kernels::{LANES, Simd},
     packing::HalfLe,
 };
 
@@ -47,16 +47,24 @@ weight = scale * code
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
     fn encode_row<S: Simd>(
-        _simd: S,
+        simd: S,
         row: &[f32],
         _importance: Option<&[f32]>,
         out: &mut [BlockQ8_0],
     ) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
-            let scale = (largest_magnitude(weights) / 127.0).min(half::f16::MAX.to_f32());
-            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let scale = (largest_magnitude(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
+            let inverse = simd.splat(if scale == 0.0 { 0.0 } else { 1.0 / scale });
             block.scale = HalfLe::finite(scale);
-            block.codes = weights.map(|weight| nearest_code(weight * inverse));
+            let weights = weights.as_chunks::<LANES>().0;
+            for (weights, codes) in weights.iter().zip(block.codes.as_chunks_mut::<LANES>().0) {
+                let shifted = nearest_code(simd, simd.mul(simd.load(weights), inverse));
+                let mut stored = [0.0; LANES];
+                simd.store(shifted, &mut stored);
+                for (code, shifted) in codes.iter_mut().zip(stored) {
+                    *code = shifted.to_bits() as i8;
+                }
+            }
         }
     }
 
@@ -65,28 +73,37 @@ weight = scale * code
     }
 }
 
-/// The largest magnitude, by the bits: they have the same order, and integers are compared several
-/// at once. NaN has none.
+/// The largest magnitude. NaN has none.
 #[inline(always)]
-fn largest_magnitude(weights: &[f32; 32]) -> f32 {
-    let mut largest = [0; 8];
-    for weights in weights.as_chunks::<8>().0 {
-        for (largest, weight) in largest.iter_mut().zip(weights) {
-            let bits = (weight.to_bits() & 0x7fff_ffff) as i32;
-            let bits = if bits > f32::INFINITY.to_bits() as i32 { 0 } else { bits };
-            *largest = bits.max(*largest);
+fn largest_magnitude<S: Simd>(simd: S, weights: &[f32; 32]) -> f32 {
+    let zero = simd.splat(0.0);
+    let mut largest = zero;
+    for weights in weights.as_chunks::<LANES>().0 {
+        let weights = simd.load(weights);
+        largest = simd.max(simd.max(weights, simd.sub(zero, weights)), largest);
+    }
+    let mut lanes = [0.0; LANES];
+    simd.store(largest, &mut lanes);
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = if lanes[i] > lanes[i + half] { lanes[i] } else { lanes[i + half] };
         }
     }
-    f32::from_bits(largest.into_iter().fold(0, i32::max) as u32)
+    lanes[0]
 }
 
-/// The nearest code, ties away from zero; 0 for NaN.
+/// The nearest code, ties away from zero, in the lowest byte of the result; 0 for NaN.
 #[inline(always)]
-fn nearest_code(scaled: f32) -> i8 {
-    /// Added to a small whole number it leaves that number in the lowest bits, which saves the
-    /// checks of a conversion.
+fn nearest_code<S: Simd>(simd: S, scaled: S::F) -> S::F {
+    /// Adding and subtracting it rounds to a whole number, ties to even; the sum has that number
+    /// in its lowest bits.
     const SHIFT: f32 = 12_582_912.0;
-    let whole = scaled.round().clamp(-127.0, 127.0);
-    let whole = if whole.is_nan() { 0.0 } else { whole };
-    (whole + SHIFT).to_bits() as i8
+    let (zero, shift) = (simd.splat(0.0), simd.splat(SHIFT));
+    let magnitude = simd.max(simd.max(scaled, simd.sub(zero, scaled)), zero);
+    let magnitude = simd.min(magnitude, simd.splat(127.0));
+    let even = simd.sub(simd.add(magnitude, shift), shift);
+    let tie_below = simd.gt(simd.sub(magnitude, even), simd.splat(0.5f32.next_down()));
+    let whole = simd.select(tie_below, simd.add(even, simd.splat(1.0)), even);
+    let signed = simd.select(simd.gt(zero, scaled), simd.sub(zero, whole), whole);
+    simd.add(signed, shift)
 }

@@ -104,10 +104,10 @@ pub(crate) fn pack<const BITS: usize, const STRIDE: usize, const SHIFT: usize>(
 ) {
     let mask = field_mask::<BITS>();
     for (run, codes) in bytes.chunks_exact_mut(STRIDE).zip(codes.chunks_exact(STRIDE * 8 / BITS)) {
-        run.fill(0);
-        for (plane, codes) in codes.chunks_exact(STRIDE).enumerate() {
-            for (code, byte) in codes.iter().zip(run.iter_mut()) {
-                *byte |= ((code >> SHIFT) & mask) << (plane * BITS);
+        for (i, byte) in run.iter_mut().enumerate() {
+            *byte = 0;
+            for plane in 0..8 / BITS {
+                *byte |= ((codes[plane * STRIDE + i] >> SHIFT) & mask) << (plane * BITS);
             }
         }
     }

@@ -9,9 +9,6 @@ use half::f16;
 pub(crate) struct HalfLe([u8; 2]);
 
 impl HalfLe {
-    /// Positive zero.
-    pub(crate) const ZERO: HalfLe = HalfLe([0; 2]);
-
     /// The nearest half, ties to even; what is too large becomes the largest finite half, and NaN
     /// becomes zero, since no block may hold a scale that is NaN or infinite.
     #[inline(always)]

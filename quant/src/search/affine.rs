@@ -6,9 +6,6 @@ use crate::kernels::Simd;
 /// Trial grids reach beyond a group's span at each end by up to this share of a code.
 const OUTWARD: f32 = 0.45;
 
-/// How often codes are rounded to the best grid and the grid is fitted to the codes.
-const REFITS: usize = 2;
-
 /// The grids that are tried at each end of a group's span.
 #[derive(Clone, Copy)]
 pub(crate) struct Ends {
@@ -16,6 +13,8 @@ pub(crate) struct Ends {
     pub(crate) trials: usize,
     /// The largest share of a code that they leave out.
     pub(crate) inward: f32,
+    /// How many trials those of the two ends may be apart.
+    pub(crate) apart: usize,
 }
 
 /// Which minima a format can store.
@@ -72,15 +71,16 @@ pub(super) fn fit_affine<S: Simd, const N: usize>(
         let low_shift = (step * low_trial as f32 - OUTWARD) / range.highest;
         let min = simd.sub(zero, simd.add(low, simd.mul(span, simd.splat(low_shift))));
         for high_trial in 0..ends.trials {
+            if low_trial.abs_diff(high_trial) > ends.apart {
+                continue;
+            }
             let high_shift = (step * high_trial as f32 - OUTWARD) / range.highest;
             let share = (1.0 - low_shift - high_shift) / range.highest;
             let scale = simd.mul(span, simd.splat(share));
             search.try_grid(inverse_or_zero(simd, scale), min);
         }
     }
-    for _ in 0..REFITS {
-        search.try_grid(inverse_or_zero(simd, search.fit.scale), search.fit.min);
-    }
+    search.try_grid(inverse_or_zero(simd, search.fit.scale), search.fit.min);
     search.fit
 }
 
@@ -107,7 +107,7 @@ impl<'p, S: Simd, const N: usize> Search<'p, S, N> {
     fn try_grid(&mut self, inverse: S::F, min: S::F) {
         let Search { simd, w, x, .. } = *self;
         let zero = simd.splat(0.0);
-        let Moments { l, ll, xl } = self.panel.moments(simd, inverse, min, self.range);
+        let Moments { l, ll, xl } = self.panel.moments(simd, inverse, Some(min), self.range);
         let w_ll = simd.mul(w, ll);
         let determinant = simd.sub(w_ll, simd.mul(l, l));
         let scale = simd.sub(simd.mul(w, xl), simd.mul(x, l));

@@ -43,7 +43,9 @@ impl Row<'_> {
             let parts = weights.as_flattened_mut().as_chunks_mut::<SUPER_BLOCK>().0.iter_mut();
             let parts = parts.zip(counts.as_flattened_mut().as_chunks_mut::<SUPER_BLOCK>().0);
             for (b, (block, (weights, counts))) in blocks.iter().zip(parts).enumerate() {
-                *weights = block.map(limit);
+                for (weight, &x) in weights.iter_mut().zip(block) {
+                    *weight = limit(x);
+                }
                 let start = (p * panel_blocks + b) * SUPER_BLOCK;
                 let importance = self.importance.map(|q| &q[start..start + SUPER_BLOCK]);
                 weigh(simd, weights, importance, self.floor, counts);

@@ -19,7 +19,7 @@ use crate::{
 
 const BLOCK: usize = 32;
 
-const ENDS: Ends = Ends { trials: 7, inward: 0.9 };
+const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
 
 /// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
 /// `write` takes the block's index, its scale and its codes.
@@ -37,8 +37,7 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
             #[inline(always)]
             |first, blocks, panel| {
                 let scales = halves(simd, fit_symmetric(simd, panel, range, Signs::Both).scale);
-                let zero = simd.splat(0.0);
-                let codes = panel.codes(simd, values(simd, scales), zero, range);
+                let codes = panel.codes(simd, values(simd, scales), None, range);
                 for g in 0..blocks {
                     write(first + g, scales[g], &codes[g]);
                 }
@@ -71,7 +70,7 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
                 let scales = halves(simd, fit.scale);
                 let mins = halves(simd, simd.sub(zero, fit.min));
                 let subtracted = simd.sub(zero, values(simd, mins));
-                let codes = panel.codes(simd, values(simd, scales), subtracted, range);
+                let codes = panel.codes(simd, values(simd, scales), Some(subtracted), range);
                 for g in 0..blocks {
                     write(first + g, scales[g], mins[g], &codes[g]);
                 }

@@ -6,13 +6,17 @@
 //!
 //! 1. [`symmetric`] and [`affine`] fit a scale (and a minimum) of their own to every group;
 //! 2. [`scale_grid`] picks the super-block's scale whose integer multiples meet those best;
-//! 3. [`superblock`] settles the integers: neighbouring integers are tried with codes rounded
-//!    anew, the half-precision scales are refitted to the codes, and so on while the error falls.
+//! 3. [`superblock`] takes the best of those to [`downhill`], which settles the integers:
+//!    neighbouring integers are tried with codes rounded anew, then integers and half-precision
+//!    scales are fitted to the codes.
 //!
 //! [`weighting`] says which squared error is minimised. [`legacy`] has formats without
 //! super-blocks.
 
 mod affine;
+mod candidates;
+mod downhill;
+mod grid;
 pub(crate) mod k_row;
 pub(crate) mod legacy;
 pub(crate) mod panel;

@@ -35,7 +35,28 @@ pub(super) struct Moments<S: Simd> {
     pub(super) xl: S::F,
 }
 
+/// Weighted sums over each group: of the codes `l` nearest to the weights, and of the residuals
+/// `r = x + min - scale * l` that they leave. Without minima, `r` and `l` are left zero.
+#[derive(Clone, Copy)]
+pub(super) struct Residuals<S: Simd> {
+    /// The error.
+    pub(super) rr: S::F,
+    pub(super) r: S::F,
+    pub(super) rl: S::F,
+    pub(super) l: S::F,
+    pub(super) ll: S::F,
+}
+
 impl CodeRange {
+    /// The codes nearest to the products `a * b`, ties to even; the lowest for NaN.
+    #[inline(always)]
+    pub(super) fn nearest_product<S: Simd>(self, simd: S, a: S::F, b: S::F) -> S::F {
+        let rounded = simd.mul_add(a, b, simd.splat(ROUNDER));
+        let rounded = simd.max(rounded, simd.splat(ROUNDER + self.lowest));
+        let rounded = simd.min(rounded, simd.splat(ROUNDER + self.highest));
+        simd.sub(rounded, simd.splat(ROUNDER))
+    }
+
     /// The codes nearest to `values`, ties to even; the lowest for NaN.
     #[inline(always)]
     pub(super) fn nearest<S: Simd>(self, simd: S, values: S::F) -> S::F {
@@ -63,10 +84,10 @@ impl<const N: usize> Panel<N> {
         simd: S,
         weights: S::F,
         inverse: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> S::F {
-        range.nearest(simd, simd.mul(simd.add(weights, min), inverse))
+        range.nearest_product(simd, raised(simd, weights, min), inverse)
     }
 
     /// Sums over the codes that `inverse` and `min` give.
@@ -75,7 +96,7 @@ impl<const N: usize> Panel<N> {
         &self,
         simd: S,
         inverse: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> Moments<S> {
         let zero = simd.splat(0.0);
@@ -85,22 +106,70 @@ impl<const N: usize> Panel<N> {
             let codes = Self::codes_of(simd, weights, inverse, min, range);
             let weighted = simd.mul(simd.load(&importance.0), codes);
             l = simd.add(l, weighted);
-            ll = simd.add(ll, simd.mul(weighted, codes));
-            xl = simd.add(xl, simd.mul(weighted, weights));
+            ll = simd.mul_add(weighted, codes, ll);
+            xl = simd.mul_add(weighted, weights, xl);
         }
         Moments { l, ll, xl }
     }
 
+    /// Sums over the nearest codes for `weight = scale * code - min` and what they leave.
+    #[inline(always)]
+    pub(super) fn residuals<S: Simd>(
+        &self,
+        simd: S,
+        scale: S::F,
+        min: Option<S::F>,
+        range: CodeRange,
+    ) -> Residuals<S> {
+        let inverse = inverse_or_zero(simd, scale);
+        let zero = simd.splat(0.0);
+        let minus_scale = simd.sub(zero, scale);
+        // Three loops, as one with all sums would need more than sixteen registers.
+        let (mut codes, mut offs) = ([Lanes([0.0; LANES]); N], [Lanes([0.0; LANES]); N]);
+        for ((weights, codes), off) in self.weights.iter().zip(&mut codes).zip(&mut offs) {
+            let raised = raised(simd, simd.load(&weights.0), min);
+            let nearest = range.nearest_product(simd, raised, inverse);
+            simd.store(nearest, &mut codes.0);
+            simd.store(simd.mul_add(minus_scale, nearest, raised), &mut off.0);
+        }
+        let (mut rr, mut r, mut rl, mut l, mut ll) = (zero, zero, zero, zero, zero);
+        for ((importance, codes), off) in self.importance.iter().zip(&codes).zip(&offs) {
+            let off = simd.load(&off.0);
+            let weighted = simd.mul(simd.load(&importance.0), off);
+            rr = simd.mul_add(weighted, off, rr);
+            if min.is_some() {
+                r = simd.add(r, weighted);
+            }
+            rl = simd.mul_add(weighted, simd.load(&codes.0), rl);
+        }
+        for (importance, codes) in self.importance.iter().zip(&codes) {
+            let codes = simd.load(&codes.0);
+            let weighted = simd.mul(simd.load(&importance.0), codes);
+            if min.is_some() {
+                l = simd.add(l, weighted);
+            }
+            ll = simd.mul_add(weighted, codes, ll);
+        }
+        Residuals { rr, r, rl, l, ll }
+    }
+
     /// Weighted squared error of `weight = scale * code - min` with the nearest codes.
     #[inline(always)]
-    pub(super) fn error<S: Simd>(&self, simd: S, scale: S::F, min: S::F, range: CodeRange) -> S::F {
+    pub(super) fn error<S: Simd>(
+        &self,
+        simd: S,
+        scale: S::F,
+        min: Option<S::F>,
+        range: CodeRange,
+    ) -> S::F {
         let inverse = inverse_or_zero(simd, scale);
+        let minus_scale = simd.sub(simd.splat(0.0), scale);
         let mut error = simd.splat(0.0);
         for (weights, importance) in self.weights.iter().zip(&self.importance) {
-            let raised = simd.add(simd.load(&weights.0), min);
-            let codes = range.nearest(simd, simd.mul(raised, inverse));
-            let off = simd.sub(raised, simd.mul(scale, codes));
-            error = simd.add(error, simd.mul(simd.load(&importance.0), simd.mul(off, off)));
+            let raised = raised(simd, simd.load(&weights.0), min);
+            let codes = range.nearest_product(simd, raised, inverse);
+            let off = simd.mul_add(minus_scale, codes, raised);
+            error = simd.mul_add(simd.mul(simd.load(&importance.0), off), off, error);
         }
         error
     }
@@ -111,7 +180,7 @@ impl<const N: usize> Panel<N> {
         &self,
         simd: S,
         scale: S::F,
-        min: S::F,
+        min: Option<S::F>,
         range: CodeRange,
     ) -> [[u8; N]; GROUPS] {
         let inverse = inverse_or_zero(simd, scale);
@@ -156,6 +225,15 @@ impl<const N: usize> Panel<N> {
             high = simd.max(high, weights);
         }
         (low, high)
+    }
+}
+
+/// The weights plus the minimum of their groups, where groups have one.
+#[inline(always)]
+fn raised<S: Simd>(simd: S, weights: S::F, min: Option<S::F>) -> S::F {
+    match min {
+        Some(min) => simd.add(weights, min),
+        None => weights,
     }
 }
 

@@ -1,14 +1,7 @@
 //! The common scale of a super-block, of which every group's scale is an integer multiple.
 
-use super::panel::CodeRange;
+use super::{candidates::Candidates, panel::CodeRange};
 use crate::kernels::{LANES, Simd};
-
-/// A common scale and how well its multiples meet the wanted values.
-#[derive(Clone, Copy)]
-pub(super) struct Candidate {
-    pub(super) common: f32,
-    pub(super) error: f32,
-}
 
 /// The integer codes of scales, and which of them the extreme value is tried at.
 #[derive(Clone, Copy)]
@@ -31,11 +24,11 @@ pub(super) fn best_common_scales<S: Simd, const K: usize>(
     values: &[f32],
     curvature: &[f32],
     codes: ScaleCodes,
-) -> [Candidate; K] {
-    let mut best = [Candidate { common: 0.0, error: f32::INFINITY }; K];
+) -> [f32; K] {
+    let mut best = Candidates::new(0.0);
     let extreme = values.iter().fold(0.0f32, |m, &v| if v.abs() > m.abs() { v } else { m });
     if extreme == 0.0 {
-        return best;
+        return best.found();
     }
     for &end in codes.ends {
         for first in (0..codes.trials).step_by(LANES) {
@@ -49,11 +42,11 @@ pub(super) fn best_common_scales<S: Simd, const K: usize>(
             simd.store(found, &mut errors);
             let trials = common.into_iter().zip(errors).take(codes.trials - first);
             for (common, error) in trials {
-                insert(&mut best, Candidate { common, error });
+                best.insert(common, error);
             }
         }
     }
-    best
+    best.found()
 }
 
 /// The error of a common scale per lane.
@@ -66,20 +59,13 @@ fn error<S: Simd>(
     range: CodeRange,
 ) -> S::F {
     let inverse = simd.div(simd.splat(1.0), common);
+    let minus_common = simd.sub(simd.splat(0.0), common);
     let mut error = simd.splat(0.0);
     for (&value, &curvature) in values.iter().zip(curvature) {
         let value = simd.splat(value);
-        let codes = range.nearest(simd, simd.mul(value, inverse));
-        let off = simd.sub(value, simd.mul(common, codes));
-        error = simd.add(error, simd.mul(simd.splat(curvature), simd.mul(off, off)));
+        let codes = range.nearest_product(simd, value, inverse);
+        let off = simd.mul_add(minus_common, codes, value);
+        error = simd.mul_add(simd.mul(simd.splat(curvature), off), off, error);
     }
     error
-}
-
-#[inline(always)]
-fn insert<const K: usize>(best: &mut [Candidate; K], new: Candidate) {
-    if let Some(place) = best.iter().position(|b| new.error < b.error) {
-        best[place..].rotate_right(1);
-        best[place] = new;
-    }
 }

@@ -70,7 +70,7 @@ impl<S: Simd> Best<S> {
         inverse: S::F,
         range: CodeRange,
     ) {
-        let sums = panel.moments(simd, inverse, simd.splat(0.0), range);
+        let sums = panel.moments(simd, inverse, None, range);
         let scale = simd.div(sums.xl, sums.ll);
         let gain = simd.mul(scale, sums.xl);
         let better = simd.gt(gain, self.gain);
