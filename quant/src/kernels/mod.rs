@@ -13,6 +13,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod isa;
+mod magnitude;
 mod panel;
 mod roofline;
 mod scalar;
@@ -44,6 +45,13 @@ macro_rules! operations {
 
         /// The largest value; minus infinity of none. NaN is passed over.
         pub fn max(values: &[f32]) -> f32 = vector::max;
+
+        /// The bits of the largest magnitude, which have the order of the magnitudes: those of
+        /// infinities and NaN are above all others. Zero of none.
+        pub fn largest_magnitude(values: &[f32]) -> u32 = magnitude::largest_magnitude;
+
+        /// [`largest_magnitude`](Self::largest_magnitude) of 16-bit floats, little endian.
+        pub fn largest_magnitude_16(numbers: &[[u8; 2]]) -> u16 = magnitude::largest_magnitude_16;
 
         /// `out = x / sqrt(mean(x²) + eps) * weight`.
         ///
