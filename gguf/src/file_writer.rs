@@ -179,16 +179,14 @@ impl FileWriter {
         Err(Error::Verify { path: self.target.clone(), what: difference })
     }
 
-    /// Lets the disk write what was written, so that little is left for [`seal`](Self::seal) to
-    /// wait for. A large file leaves the page cache some way behind the writers.
+    /// Has a large file written to the disk as it comes, and lets it leave the page cache some way
+    /// behind the writers. A small one may stay: it is likely to be read soon.
     fn write_back(&self, position: u64, bytes: u64) {
-        if bytes < SHORTEST_WRITE_BACK {
+        if !self.is_large || bytes < SHORTEST_WRITE_BACK {
             return;
         }
         page_cache::write_back_or_drop(self.file.as_file(), position, bytes);
-        if self.is_large
-            && let Some(behind) = position.checked_sub(BEHIND)
-        {
+        if let Some(behind) = position.checked_sub(BEHIND) {
             page_cache::write_back_or_drop(self.file.as_file(), behind, bytes);
         }
     }

@@ -4,42 +4,30 @@ use std::{fs::File, io};
 
 use crate::page_cache;
 
-/// A file whose reads keep the disk busy ahead of them.
-///
-/// A file that the page cache has already stays there. Of one that it lacks, what comes next is
-/// read from the disk while the caller works on what it has; and where the file is so large that
-/// it would push much else out of the cache, what was read leaves it again.
+/// A file of which the system reads ahead. One so large that it would push much else out of the
+/// page cache leaves it again as it is read, unless it was there before.
 #[derive(Debug)]
 pub struct ForwardFile {
     file: File,
-    cache: CacheUse,
+    once_read: OnceRead,
 }
 
+/// What becomes of pages in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CacheUse {
-    /// It has the file.
-    Found,
-    /// It shall keep the file.
-    Fill,
-    /// Bytes pass through it.
-    Pass,
+enum OnceRead {
+    Keep,
+    Drop,
 }
 
-/// How far the disk is ahead of the reader, in bytes.
-const AHEAD: u64 = 16 << 20;
-
-/// Shorter reads are not worth a call to the system.
+/// Shorter reads are not worth another call to the system.
 const SHORTEST: usize = 64 << 10;
 
 impl ForwardFile {
     /// Takes an open regular file of `bytes` bytes.
     pub fn new(file: File, bytes: u64) -> ForwardFile {
-        let cache = match () {
-            () if page_cache::is_cached(&file, bytes) => CacheUse::Found,
-            () if page_cache::is_large(bytes) => CacheUse::Pass,
-            () => CacheUse::Fill,
-        };
-        ForwardFile { file, cache }
+        let passes = page_cache::is_large(bytes) && !page_cache::is_cached(&file, bytes);
+        page_cache::read_far_ahead(&file);
+        ForwardFile { file, once_read: if passes { OnceRead::Drop } else { OnceRead::Keep } }
     }
 
     /// Fills `out` from `offset` on. Any thread may call it.
@@ -48,14 +36,9 @@ impl ForwardFile {
     ///
     /// Where the system refuses, and where the file ends before.
     pub fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = out.len() as u64;
-        let advise = self.cache != CacheUse::Found && out.len() >= SHORTEST;
-        if advise {
-            page_cache::read_ahead(&self.file, offset.saturating_add(AHEAD), bytes);
-        }
         read_exact_at(&self.file, out, offset)?;
-        if advise && self.cache == CacheUse::Pass {
-            page_cache::write_back_or_drop(&self.file, offset, bytes);
+        if self.once_read == OnceRead::Drop && out.len() >= SHORTEST {
+            page_cache::write_back_or_drop(&self.file, offset, out.len() as u64);
         }
         Ok(())
     }

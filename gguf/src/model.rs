@@ -128,8 +128,8 @@ impl Model {
     }
 
     /// Copies the bytes of one of this model's tensors from `offset` on into `out`. Whoever goes
-    /// through a model once does so with less work for the system than by
-    /// [`data`](Self::data), and the disk reads ahead.
+    /// through a model once does so with less work for the system than by [`data`](Self::data),
+    /// and a large model does not stay in the page cache.
     ///
     /// # Errors
     ///

@@ -15,9 +15,10 @@ mod linux {
         system::sysinfo,
     };
 
-    /// Has these bytes read from the disk, without waiting for them.
-    pub(crate) fn read_ahead(file: &File, start: u64, bytes: u64) {
-        advise(file, start, bytes, Advice::WillNeed);
+    /// Has the system read further ahead. Asking for what comes next (`WILLNEED`) is slower: it
+    /// makes pages of the smallest size.
+    pub(crate) fn read_far_ahead(file: &File) {
+        advise(file, 0, 0, Advice::Sequential);
     }
 
     /// Has these bytes written to the disk, without waiting for that, if they are not there yet.
@@ -44,7 +45,7 @@ mod linux {
         // A sample that is not there would be taken for the start of a long read.
         advise(file, 0, 0, Advice::Random);
         let cached = (1..SAMPLES).all(|sample| is_cached(bytes / SAMPLES * sample));
-        advise(file, 0, 0, Advice::Sequential);
+        advise(file, 0, 0, Advice::Normal);
         cached
     }
 
@@ -58,7 +59,7 @@ mod linux {
 mod elsewhere {
     use std::fs::File;
 
-    pub(crate) fn read_ahead(_file: &File, _start: u64, _bytes: u64) {}
+    pub(crate) fn read_far_ahead(_file: &File) {}
 
     pub(crate) fn write_back_or_drop(_file: &File, _start: u64, _bytes: u64) {}
 
