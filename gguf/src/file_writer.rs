@@ -14,6 +14,7 @@ use crate::{
     coverage::{Coverage, Overlap},
     error::{Error, Result},
     map::Bytes,
+    page_cache,
 };
 
 /// What to do where the target exists.
@@ -37,7 +38,15 @@ pub struct FileWriter {
     layout: Layout,
     file: NamedTempFile,
     written: Vec<Mutex<Coverage>>,
+    /// Too large to stay in the page cache.
+    is_large: bool,
 }
+
+/// Shorter writes wait for [`FileWriter::seal`], in bytes.
+const SHORTEST_WRITE_BACK: u64 = 64 << 10;
+
+/// How far behind the writers a large file leaves the page cache, in bytes.
+const BEHIND: u64 = 64 << 20;
 
 impl FileWriter {
     /// Creates the temporary file at full length and writes the header.
@@ -51,8 +60,10 @@ impl FileWriter {
         let file = create_temporary(folder(target))
             .map_err(|source| Error::Io { path: target.to_owned(), source })?;
         let written = layout.tensors().iter().map(|_| Mutex::default()).collect();
-        let writer = FileWriter { target: target.to_owned(), overwrite, layout, file, written };
-        let length = writer.layout.file_bytes();
+        let length = layout.file_bytes();
+        let is_large = page_cache::is_large(length);
+        let target = target.to_owned();
+        let writer = FileWriter { target, overwrite, layout, file, written, is_large };
         preallocate(writer.file.as_file(), length).map_err(|source| writer.failed(source))?;
         writer.write_all_at(writer.layout.header(), 0)?;
         Ok(writer)
@@ -84,7 +95,9 @@ impl FileWriter {
             let problem = format!("behind its end at {}", tensor.bytes);
             return Err(misplaced(tensor, offset, end, problem));
         }
-        self.write_all_at(bytes, self.layout.position(tensor) + offset)?;
+        let position = self.layout.position(tensor) + offset;
+        self.write_all_at(bytes, position)?;
+        self.write_back(position, bytes.len() as u64);
         let mut written = self.written[index].lock().unwrap_or_else(PoisonError::into_inner);
         written
             .add(offset, end)
@@ -133,6 +146,9 @@ impl FileWriter {
         self.check_complete()?;
         let header = self.verify()?;
         self.file.as_file().sync_all().map_err(|source| self.failed(source))?;
+        if self.is_large {
+            page_cache::write_back_or_drop(self.file.as_file(), 0, self.layout.file_bytes());
+        }
         let FileWriter { target, overwrite, file, .. } = self;
         Ok(SealedFile { target, overwrite, file, header })
     }
@@ -161,6 +177,21 @@ impl FileWriter {
             return Ok(header);
         };
         Err(Error::Verify { path: self.target.clone(), what: difference })
+    }
+
+    /// Has the disk write what was written, so that there is less to wait for at the end. A large
+    /// file leaves the page cache some way behind the writers; a small one stays, as it is
+    /// likely to be read soon.
+    fn write_back(&self, position: u64, bytes: u64) {
+        if bytes < SHORTEST_WRITE_BACK {
+            return;
+        }
+        page_cache::write_back_or_drop(self.file.as_file(), position, bytes);
+        if self.is_large
+            && let Some(behind) = position.checked_sub(BEHIND)
+        {
+            page_cache::write_back_or_drop(self.file.as_file(), behind, bytes);
+        }
     }
 
     fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {

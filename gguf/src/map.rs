@@ -4,13 +4,17 @@
 
 use std::{
     fs::File,
+    io,
     ops::{Deref, Range},
     path::Path,
 };
 
 use memmap2::Mmap;
 
-use crate::error::{Error, Result};
+use crate::{
+    ForwardFile,
+    error::{Error, Result},
+};
 
 /// The bytes of a file, or of an entry of an archive that the file is.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ pub(crate) struct Bytes {
 /// The bytes of a file: mapped, or read already.
 #[derive(Debug)]
 enum Whole {
-    Mapped(Mmap),
+    Mapped { map: Mmap, file: ForwardFile },
     Owned(Vec<u8>),
 }
 
@@ -40,13 +44,27 @@ impl Bytes {
         // that stays as it is. Nothing but a private copy could enforce that; an access beyond a
         // shortened file's end raises SIGBUS.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let range = 0..map.len();
-        Ok(Bytes { file: Whole::Mapped(map), range })
+        let (range, file) = (0..map.len(), ForwardFile::new(file, map.len() as u64));
+        Ok(Bytes { file: Whole::Mapped { map, file }, range })
     }
 
     pub(crate) fn owned(bytes: Vec<u8>) -> Bytes {
         let range = 0..bytes.len();
         Bytes { file: Whole::Owned(bytes), range }
+    }
+
+    /// Fills `out` from `start` on with what lies inside, not through the map: what is copied once
+    /// need not be mapped page by page.
+    pub(crate) fn read_at(&self, start: usize, out: &mut [u8]) -> io::Result<()> {
+        match &self.file {
+            Whole::Mapped { file, .. } => {
+                file.read_exact_at((self.range.start + start) as u64, out)
+            }
+            Whole::Owned(_) => {
+                out.copy_from_slice(&self[start..][..out.len()]);
+                Ok(())
+            }
+        }
     }
 
     /// Only those at `range`, which lies inside.
@@ -60,7 +78,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         let whole: &[u8] = match &self.file {
-            Whole::Mapped(map) => map,
+            Whole::Mapped { map, .. } => map,
             Whole::Owned(bytes) => bytes,
         };
         &whole[self.range.clone()]

@@ -104,6 +104,20 @@ fn the_model_is_read_in_place() {
         let place = model.data(tensor).as_ptr() as usize;
         assert!(place.is_multiple_of(32), "{place:#x}");
     }
+
+    let last = &model.tensors()[1];
+    let mut some = [0; 5];
+    model.read_at(last, 27, &mut some).unwrap();
+    assert_eq!(some, [2; 5]);
+    plain.read_at(last, 27, &mut some).unwrap();
+    assert_eq!(some, [2; 5]);
+    if !cfg!(unix) {
+        return; // A mapped file cannot be shortened.
+    }
+    // A copy of what is gone is an error, not a signal.
+    fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    let error = model.read_at(last, 0, &mut some).unwrap_err();
+    assert!(error.to_string().contains("model.llamafile"), "{error}");
 }
 
 #[test]

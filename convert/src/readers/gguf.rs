@@ -60,9 +60,8 @@ impl Source for GgufSource {
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let spec = &self.specs[tensor];
-        let start = (rows.start * row_bytes(spec)) as usize;
         let info = &self.model.tensors()[self.places[tensor]];
-        out.copy_from_slice(&self.model.data(info)[start..start + out.len()]);
+        self.model.read_at(info, rows.start * row_bytes(spec), out)?;
         if self.model.endian() == Endian::Big
             && let Some(format) = format(spec.tensor_type)
         {

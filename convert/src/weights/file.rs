@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use llq_gguf::zip::ReadAt;
+use llq_gguf::{ForwardFile, zip::ReadAt};
 
 use crate::{Error, error::Result};
 
@@ -13,7 +13,7 @@ use crate::{Error, error::Result};
 #[derive(Debug)]
 pub(crate) struct InputFile {
     path: PathBuf,
-    file: File,
+    file: ForwardFile,
     len: u64,
 }
 
@@ -25,8 +25,8 @@ impl InputFile {
             return Err(Error::Io { path: path.to_path_buf(), source: found });
         }
         let file = File::open(path).map_err(Error::io(path))?;
-        let metadata = file.metadata().map_err(Error::io(path))?;
-        Ok(InputFile { path: path.to_path_buf(), file, len: metadata.len() })
+        let len = file.metadata().map_err(Error::io(path))?.len();
+        Ok(InputFile { path: path.to_path_buf(), file: ForwardFile::new(file, len), len })
     }
 
     /// The whole of a small file; an error where it has more than `limit` bytes, or is a Git LFS
@@ -55,7 +55,7 @@ impl InputFile {
 
     /// Fills `out` from `offset` on.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        read_exact_at(&self.file, out, offset).map_err(Error::io(&self.path))
+        self.file.read_exact_at(offset, out).map_err(Error::io(&self.path))
     }
 
     /// Reads `len` bytes at `offset`; nothing is allocated where the file ends before.
@@ -91,25 +91,6 @@ impl ReadAt for InputFile {
     fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
         InputFile::read(self, offset, len)
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !out.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            read => {
-                out = &mut out[read..];
-                offset += read as u64;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether the bytes start a Git LFS pointer: what a clone without LFS has in a file's place.

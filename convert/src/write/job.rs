@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use llq_gguf::{Endian, TensorType};
-use llq_quant::{FormatInfo, RowError, format};
+use llq_quant::{FormatInfo, RowError, format, kernels};
 
 use super::{
     overflow::{self, first_that_rounds_to_infinity},
@@ -23,8 +23,14 @@ pub(super) struct Job {
 #[derive(Default)]
 pub(super) struct Scratch {
     source: Vec<u8>,
-    weights: Vec<f32>,
     output: Vec<u8>,
+    strip: Strip,
+}
+
+/// Buffers for so few rows that they stay in the processor's cache.
+#[derive(Default)]
+struct Strip {
+    weights: Vec<f32>,
     /// One row, encoded and decoded.
     decoded: Vec<f32>,
 }
@@ -38,6 +44,9 @@ const BUDGET: usize = 128 << 20;
 
 /// More weights per job than this make nothing faster.
 const MAX_JOB_WEIGHTS: usize = 1 << 20;
+
+/// Weights that are decoded, checked and encoded while the second-level cache has them: 64 KiB.
+const STRIP_WEIGHTS: usize = 1 << 14;
 
 /// All jobs of some tensors, tensor after tensor. They are made when asked for: the largest models have
 /// millions.
@@ -110,22 +119,15 @@ impl Job {
             let census = self.check_copied(tensor, &scratch.source)?;
             return Ok((in_order(&mut scratch.source, tensor, endian), census));
         }
-        let to = known(tensor, tensor.to)?;
-        self.decode(tensor, scratch)?;
-        let census = self.check_weights(tensor, to, scratch)?;
-        if to.blocks.is_none() && census.too_large > 0 {
-            let limit = overflow::largest(tensor.to);
-            for weight in scratch.weights.iter_mut().filter(|weight| weight.is_finite()) {
-                *weight = weight.clamp(-limit, limit);
-            }
+        let Scratch { source, output, strip } = scratch;
+        output.resize(row_bytes(tensor, tensor.to) * self.row_count(), 0);
+        let mut census = Census::default();
+        let mut encoded = &mut output[..];
+        for (rows, bytes) in self.strips(tensor, source) {
+            let out = encoded.split_off_mut(..row_bytes(tensor, tensor.to) * rows.row_count());
+            census.add(&rows.encode(tensor, bytes, strip, out.unwrap_or_default())?);
         }
-        let row_bytes = row_bytes(tensor, tensor.to);
-        scratch.output.resize(row_bytes * self.row_count(), 0);
-        let rows = scratch.weights.chunks_exact(columns(tensor));
-        for (row, out) in rows.zip(scratch.output.chunks_exact_mut(row_bytes)) {
-            to.encode_row(row, None, out).map_err(self.row_error(tensor))?;
-        }
-        Ok((in_order(&mut scratch.output, tensor, endian), census))
+        Ok((in_order(output, tensor, endian), census))
     }
 
     /// What [`convert`](Self::convert) would count of a tensor that is not only copied.
@@ -136,8 +138,15 @@ impl Job {
         scratch: &mut Scratch,
     ) -> Result<Census> {
         self.read(source, tensor, scratch)?;
-        self.decode(tensor, scratch)?;
-        self.count(tensor, known(tensor, tensor.to)?, scratch)
+        let Scratch { source, output, strip } = scratch;
+        output.resize(row_bytes(tensor, tensor.to), 0);
+        let to = known(tensor, tensor.to)?;
+        let mut census = Census::default();
+        for (rows, bytes) in self.strips(tensor, source) {
+            rows.decode(tensor, bytes, strip)?;
+            census.add(&rows.count(tensor, to, strip, output)?);
+        }
+        Ok(census)
     }
 
     fn read(&self, source: &dyn Source, tensor: &TensorPlan, scratch: &mut Scratch) -> Result<()> {
@@ -145,10 +154,51 @@ impl Job {
         source.read_rows(self.tensor, self.rows.clone(), &mut scratch.source)
     }
 
-    fn decode(&self, tensor: &TensorPlan, scratch: &mut Scratch) -> Result<()> {
-        let Scratch { source, weights, .. } = scratch;
-        weights.resize(columns(tensor) * self.row_count(), 0.0);
-        known(tensor, tensor.from)?.dequantize(source, weights).map_err(self.row_error(tensor))
+    /// The rows that are decoded at a time, and their bytes in the source.
+    fn strips<'a>(
+        &self,
+        tensor: &TensorPlan,
+        source: &'a [u8],
+    ) -> impl Iterator<Item = (Job, &'a [u8])> + use<'a> {
+        let rows = (STRIP_WEIGHTS / columns(tensor).max(1)).max(1);
+        let (tensor, first, end) = (self.tensor, self.rows.start, self.rows.end);
+        let row_bytes = source.len() / self.row_count().max(1);
+        let starts = (first..end).step_by(rows);
+        starts.zip(source.chunks((row_bytes * rows).max(1))).map(move |(start, bytes)| {
+            let end = end.min(start.saturating_add(rows as u64));
+            (Job { tensor, rows: start..end }, bytes)
+        })
+    }
+
+    /// Encodes the rows, whose bytes in the source these are, into `out`.
+    fn encode(
+        &self,
+        tensor: &TensorPlan,
+        bytes: &[u8],
+        strip: &mut Strip,
+        out: &mut [u8],
+    ) -> Result<Census> {
+        let to = known(tensor, tensor.to)?;
+        self.decode(tensor, bytes, strip)?;
+        let row_bytes = row_bytes(tensor, tensor.to);
+        let census = self.check_weights(tensor, to, strip, &mut out[..row_bytes])?;
+        if to.blocks.is_none() && census.too_large > 0 {
+            let limit = overflow::largest(tensor.to);
+            for weight in strip.weights.iter_mut().filter(|weight| weight.is_finite()) {
+                *weight = weight.clamp(-limit, limit);
+            }
+        }
+        let rows = strip.weights.chunks_exact(columns(tensor));
+        for (row, out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
+            to.encode_row(row, None, out).map_err(self.row_error(tensor))?;
+        }
+        Ok(census)
+    }
+
+    fn decode(&self, tensor: &TensorPlan, bytes: &[u8], strip: &mut Strip) -> Result<()> {
+        strip.weights.resize(columns(tensor) * self.row_count(), 0.0);
+        let from = known(tensor, tensor.from)?;
+        from.dequantize(bytes, &mut strip.weights).map_err(self.row_error(tensor))
     }
 
     /// Blocks that are copied must be sound; plain numbers may be anything.
@@ -167,11 +217,12 @@ impl Job {
         &self,
         tensor: &TensorPlan,
         to: &FormatInfo,
-        scratch: &mut Scratch,
+        strip: &mut Strip,
+        trial: &mut [u8],
     ) -> Result<Census> {
-        let census = self.count(tensor, to, scratch)?;
+        let census = self.count(tensor, to, strip, trial)?;
         if to.blocks.is_some() && census.non_finite > 0 {
-            let weights = &scratch.weights;
+            let weights = &strip.weights;
             let at = weights.iter().position(|weight| !weight.is_finite()).unwrap_or(0);
             let (row, column) = self.place(tensor, at);
             let (tensor, value) = (tensor.name.clone(), weights[at]);
@@ -181,18 +232,25 @@ impl Job {
     }
 
     /// A weight is too large for a plain type that would make an infinity of it, and for blocks
-    /// that would make less than half of it, because their scales have an end.
-    fn count(&self, tensor: &TensorPlan, to: &FormatInfo, scratch: &mut Scratch) -> Result<Census> {
+    /// that would make less than half of it, because their scales have an end. `trial` takes a row
+    /// of the output.
+    fn count(
+        &self,
+        tensor: &TensorPlan,
+        to: &FormatInfo,
+        strip: &mut Strip,
+        trial: &mut [u8],
+    ) -> Result<Census> {
         let largest_harmless = match tensor.to {
             TensorType::F32 => f32::MAX,
             TensorType::BF16 => overflow::largest(TensorType::BF16),
             _ => overflow::LARGEST_HALF,
         };
         let mut census = Census::default();
-        if largest_magnitude(&scratch.weights) <= largest_harmless.to_bits() {
+        let Strip { weights, decoded } = strip;
+        if kernels::selected().largest_magnitude(weights) <= largest_harmless.to_bits() {
             return Ok(census);
         }
-        let Scratch { weights, output, decoded, .. } = scratch;
         let columns = columns(tensor);
         census.non_finite = weights.iter().filter(|weight| !weight.is_finite()).count() as u64;
         let mut add = |weight: f32| {
@@ -205,12 +263,11 @@ impl Job {
             weights.iter().filter(too_large).for_each(|&weight| add(weight));
             return Ok(census);
         }
-        output.resize(row_bytes(tensor, tensor.to), 0);
         decoded.resize(columns, 0.0);
         let large = |weight: &f32| weight.is_finite() && weight.abs() > largest_harmless;
         for row in weights.chunks_exact(columns).filter(|row| row.iter().any(large)) {
-            to.encode_row(row, None, output).map_err(self.row_error(tensor))?;
-            to.dequantize(output, decoded).map_err(self.row_error(tensor))?;
+            to.encode_row(row, None, trial).map_err(self.row_error(tensor))?;
+            to.dequantize(trial, decoded).map_err(self.row_error(tensor))?;
             let pairs = row.iter().zip(decoded.iter()).filter(|(weight, _)| large(weight));
             let cut = pairs.filter(|(weight, decoded)| decoded.abs() < weight.abs() / 2.0);
             cut.for_each(|(&weight, _)| add(weight));
@@ -248,23 +305,16 @@ fn in_order<'a>(bytes: &'a mut [u8], tensor: &TensorPlan, endian: Endian) -> &'a
     bytes
 }
 
-/// The bits of the largest magnitude. They have the order of the magnitudes, and NaN and infinity
-/// are above all others.
-fn largest_magnitude(weights: &[f32]) -> u32 {
-    // Signed numbers, because the plainest machines compare no others at once.
-    let magnitudes = weights.iter().map(|weight| (weight.to_bits() & 0x7fff_ffff) as i32);
-    magnitudes.fold(0, i32::max) as u32
-}
-
 /// How many numbers of a plain type are NaN or infinite: their exponents have all bits set.
 fn count_non_finite(tensor_type: TensorType, bytes: &[u8]) -> u64 {
-    let halves = |infinity: i16| {
+    let halves = |infinity: u16| {
         let (numbers, _) = bytes.as_chunks::<2>();
-        let magnitude = |number: &[u8; 2]| i16::from_le_bytes(*number) & 0x7fff;
         // Most often there is none, which is found out faster.
-        let largest = numbers.iter().map(magnitude).fold(0, i16::max);
-        let count = || numbers.iter().filter(|number| magnitude(number) >= infinity).count();
-        if largest < infinity { 0 } else { count() }
+        if kernels::selected().largest_magnitude_16(numbers) < infinity {
+            return 0;
+        }
+        let magnitude = |number: &[u8; 2]| u16::from_le_bytes(*number) & 0x7fff;
+        numbers.iter().filter(|number| magnitude(number) >= infinity).count()
     };
     let count = match tensor_type {
         TensorType::F16 => halves(0x7c00),

@@ -16,6 +16,14 @@ pub(super) struct Census {
     pub(super) largest: f32,
 }
 
+impl Census {
+    pub(super) fn add(&mut self, more: &Census) {
+        self.non_finite += more.non_finite;
+        self.too_large += more.too_large;
+        self.largest = self.largest.max(more.largest);
+    }
+}
+
 /// The census of a tensor, added up by several threads.
 #[derive(Debug, Default)]
 pub(super) struct Tally {

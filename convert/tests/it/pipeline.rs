@@ -6,9 +6,12 @@ use llq_convert::{Error, Output, Overwrite, Plan, Requantize, Request, Silent, o
 use llq_fixtures::fixture;
 use llq_gguf::{Model, TensorType};
 use llq_quant::mix::{Mix, Purity, Recipe};
+use serde_json::json;
 
 use crate::support::{
-    assert_says, converted, converted_model, failure, listing, request, tiny::Tiny, try_convert,
+    assert_says, converted, converted_model, failure, listing, request,
+    tiny::{EMBEDDING, Tensor, Tiny},
+    try_convert,
 };
 
 #[test]
@@ -103,6 +106,38 @@ fn quantized_sources_are_quantized_again_only_on_request() {
     assert_eq!(model.tensor("blk.0.attn_q.weight").unwrap().tensor_type, TensorType::Q4_0);
     // The same type is a copy, which needs no leave.
     assert!(converted(&quantized, &request(Mix::Q8_0)) == fs::read(&quantized).unwrap());
+}
+
+/// More rows than are decoded at a time, and not a multiple of them.
+#[test]
+fn tall_tensors_are_encoded_row_by_row() {
+    const ROWS: u64 = 1120;
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new();
+    tiny.config["intermediate_size"] = json!(ROWS);
+    for (name, tensor) in &mut tiny.tensors {
+        if name.contains(".mlp.") {
+            let shape = if name.contains("down") { [EMBEDDING, ROWS] } else { [ROWS, EMBEDDING] };
+            *tensor = Tensor::new(name.len(), &shape);
+        }
+    }
+    tiny.write(folder.path());
+    let up = tiny.tensors["model.layers.1.mlp.up_proj.weight"].weights.clone();
+
+    let model = converted_model(folder.path(), &request(Mix::Q8_0));
+    let written = model.data(model.tensor("blk.1.ffn_up.weight").unwrap());
+    let q8_0 = llq_quant::format(TensorType::Q8_0).unwrap();
+    let mut expected = vec![0; 34];
+    for (row, bytes) in up.chunks_exact(32).zip(written.chunks_exact(34)) {
+        q8_0.encode_row(row, None, &mut expected).unwrap();
+        assert_eq!(bytes, expected);
+    }
+
+    let tensor = tiny.tensors.get_mut("model.layers.1.mlp.up_proj.weight").unwrap();
+    tensor.weights[700 * 32 + 5] = f32::NAN;
+    tiny.write(folder.path());
+    let error = failure(folder.path(), &request(Mix::Q8_0));
+    assert!(matches!(&error, Error::NonFinite { row: 700, column: 5, .. }), "{error}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod avx512;
 mod byte_vectors;
 mod isa;
 mod lane_sums;
+mod magnitude;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod panel;
@@ -50,6 +51,13 @@ macro_rules! operations {
 
         /// The largest value; minus infinity of none. NaN is passed over.
         pub fn max(values: &[f32]) -> f32 = vector::max;
+
+        /// The bits of the largest magnitude, which have the order of the magnitudes: those of
+        /// infinities and NaN are above all others. Zero of none.
+        pub fn largest_magnitude(values: &[f32]) -> u32 = magnitude::largest_magnitude;
+
+        /// [`largest_magnitude`](Self::largest_magnitude) of 16-bit floats, little endian.
+        pub fn largest_magnitude_16(numbers: &[[u8; 2]]) -> u16 = magnitude::largest_magnitude_16;
 
         /// `out = x / sqrt(mean(x²) + eps) * weight`.
         ///

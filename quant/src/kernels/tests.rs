@@ -61,6 +61,32 @@ fn product(kernels: &Kernels, mode: Mode, w: &Matrix<'_>, x: &[f32]) -> Vec<f32>
 }
 
 #[test]
+fn the_largest_magnitude_is_found_wherever_it_lies() {
+    for kernels in available() {
+        assert_eq!(kernels.largest_magnitude(&[]), 0);
+        assert_eq!(kernels.largest_magnitude_16(&[]), 0);
+        for len in (1..70).chain([500, 1027]) {
+            let small = numbers(len as u64, len);
+            for at in [0, len / 2, len - 1] {
+                for large in [-21.0, 1e30, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                    let mut values = small.clone();
+                    values[at] = large;
+                    let found = kernels.largest_magnitude(&values);
+                    assert_eq!(found, large.abs().to_bits(), "{} {len} {at}", kernels.isa());
+
+                    // The upper halves are BF16.
+                    let halves: Vec<[u8; 2]> =
+                        values.iter().map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect();
+                    let found = kernels.largest_magnitude_16(&halves);
+                    let expected = (large.abs().to_bits() >> 16) as u16;
+                    assert_eq!(found, expected, "{} {len} {at}", kernels.isa());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_have_the_oracle_s_bits_over_ragged_shapes() {
     let shapes =
         [(1, 1, 1), (3, 2, 12), (16, 1, 13), (17, 3, 1), (31, 1, 20), (32, 2, 5), (40, 9, 25)];
