@@ -175,6 +175,11 @@ def growth(options):
     return {"shapes": shapes}
 
 
+def kernels(options):
+    """llq's products beside what a core of this machine can do at most."""
+    return {"bench": llq_bench(options)}
+
+
 def numpy(options):
     """gguf's own quantizers, on one thread as `llq bench` has it."""
     import gguf

@@ -6,6 +6,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import threading
 import time
 
 
@@ -40,8 +41,6 @@ def run(command, env=None, cwd=None):
 
 def collect(child):
     """Output and resource usage of this child alone."""
-    import threading
-
     said = []
     reader = threading.Thread(target=lambda: said.append(child.stderr.read()))
     reader.start()

@@ -18,7 +18,7 @@ import tables
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-SECTIONS = ["check", "quantize", "perplexity", "growth", "numpy", "inspect", "candle"]
+SECTIONS = ["check", "quantize", "perplexity", "growth", "kernels", "numpy", "inspect", "candle"]
 
 
 def main():

@@ -5,7 +5,8 @@ import statistics
 import processes
 
 # The bars of the project: at least this ratio.
-BARS = {"quantize": 4.0, "bound": 0.7, "perplexity": 1.5, "inspect": 50.0, "candle": 10.0}
+BARS = {"quantize": 4.0, "bound": 0.7, "perplexity": 1.5, "inspect": 50.0, "candle": 10.0,
+        "exact": 0.75, "fast": 0.6}
 
 
 def write(path, record):
@@ -112,7 +113,8 @@ def perplexity(result):
         f"Tokens per second over {result['windows']} windows of 512 tokens of {result['model']}: the whole of "
         "`llq perplexity --mode fast`, and llama.cpp's `llama_decode` alone, four windows at a time, with the "
         "logits of each second half; its loading, tokenizing and softmax are not counted. The peer has the "
-        "best of flash attention on and off, weights repacked or not, and 512 or 2048 tokens per graph.\n\n"
+        "best of flash attention on and off, weights repacked or not, and 512 or 2048 tokens per graph. "
+        "(ik_llama.cpp publishes 2.0 to 2.5 times llama.cpp.) Peaks count mapped pages, the peer's Python too.\n\n"
         + table(["type", "llq", "llama.cpp", "ratio", "the peer's best", "llq peak", "peer peak"], rows)
     )
 
@@ -135,6 +137,26 @@ def growth(result):
         "model. Weights are those that a token passes; peaks count mapped pages.\n\n"
         + table(["shape", "10⁶ weights", "quantize, 10⁶ weights/s", "tokens/s", "10⁹ weights·tokens/s",
                  "quantize peak", "perplexity peak"], rows)
+    )
+
+
+def kernels(result):
+    bench, rows = result["bench"], []
+    row = bench["kernels"][0]
+    limits = row["limits"][0]
+    for figures in row["formats"]:
+        exact, fast = figures["exact_multiply_adds"], figures["fast_multiply_adds"]
+        rows.append(
+            [figures["format"], f"{exact / 1e9:.1f}", against(exact / limits["multiply_adds"], BARS["exact"]),
+             f"{fast / 1e9:.1f}" if fast else "–",
+             against(fast / limits["code_products"], BARS["fast"]) if fast else "–"]
+        )
+    return (
+        f"`llq bench`, the {row['isa']} row on one thread: {bench['rows']} × {bench['cols']} weights by "
+        f"{bench['tokens']} tokens, packing included, in 10⁹ multiply-adds per second, and as a part of what "
+        f"the core does in registers: {limits['multiply_adds'] / 1e9:.1f} of f32, "
+        f"{limits['code_products'] / 1e9:.1f} of 8-bit codes. It reads {limits['read_bytes'] / 1e9:.1f} GB/s.\n\n"
+        + table(["format", "exact", "of the limit", "fast", "of the limit"], rows)
     )
 
 
@@ -182,6 +204,7 @@ RENDER = {
     "quantize": quantize,
     "perplexity": perplexity,
     "growth": growth,
+    "kernels": kernels,
     "numpy": numpy,
     "inspect": inspect,
     "candle": candle,
@@ -191,6 +214,7 @@ TITLES = {
     "quantize": "Beside the peers: quantizing",
     "perplexity": "Beside the peers: perplexity",
     "growth": "Growth with the model",
+    "kernels": "Products beside the machine's limits",
     "numpy": "Beside the peers: gguf's quantizers",
     "inspect": "Beside the peers: inspecting",
     "candle": "Beside the peers: candle",

@@ -62,7 +62,7 @@ fn help_says_what_is_measured() {
       llq bench --isa avx2,scalar --quick --json
 
     Options:
-          --isa <ISA>        Rows of the kernel table, by the names of llq cpu [default: the one llq uses]
+          --isa <ISA>        Rows of the kernel table (see llq cpu) [default: the one llq uses]
           --format <FORMAT>  Formats [default: all]
           --quick            Small matrices and few runs: whether it works rather than how fast it is
       -h, --help             Print help (see more with '--help')

@@ -117,5 +117,5 @@ fn read(
     if sum() != buffer.len() as f64 {
         return Err(Wrong { isa: kernels.isa(), what: "reading memory".to_owned() });
     }
-    Ok(size_of_val(buffer) as f64 / best(effort, || sum()).as_secs_f64())
+    Ok(size_of_val(buffer) as f64 / best(effort, sum).as_secs_f64())
 }

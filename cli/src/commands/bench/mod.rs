@@ -44,7 +44,7 @@ const WRONG: u8 = 1;
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Rows of the kernel table, by the names of llq cpu [default: the one llq uses]
+    /// Rows of the kernel table (see llq cpu) [default: the one llq uses]
     #[arg(long, value_name = "ISA", value_delimiter = ',', ignore_case = true)]
     #[arg(hide_possible_values = true)]
     #[arg(value_parser = isa_parser())]
