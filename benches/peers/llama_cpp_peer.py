@@ -45,12 +45,14 @@ def quantize(source, target, name, threads):
     params = api.llama_model_quantize_default_params()
     params.nthread = int(threads)
     params.ftype = getattr(api, "LLAMA_FTYPE_MOSTLY_" + name)
+    user = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     start = time.perf_counter()
     code = api.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
     wall = time.perf_counter() - start
+    user = resource.getrusage(resource.RUSAGE_SELF).ru_utime - user
     if code != 0:
         raise SystemExit(f"llama_model_quantize: {code}")
-    return {"wall": wall, **usage()}
+    return {"wall": wall, "user": user, "peak": peak()}
 
 
 def perplexity(path, text, windows, threads, flash, repack, ubatch):
@@ -100,7 +102,7 @@ def perplexity(path, text, windows, threads, flash, repack, ubatch):
         "wall": wall,
         "tokens": windows * WINDOW,
         "perplexity": float(np.exp(loss / scored)),
-        **usage(),
+        "peak": peak(),
     }
 
 
@@ -141,9 +143,8 @@ def negative_log_likelihood(logits, expected):
     return total
 
 
-def usage():
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return {"user": used.ru_utime, "peak": used.ru_maxrss * 1024}
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 main()

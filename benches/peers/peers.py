@@ -1,5 +1,6 @@
 """The sections of a run: each gives a dictionary of raw rounds."""
 
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -204,7 +205,13 @@ def numpy(options):
 
 
 def llq_bench(options):
-    return json.loads(processes.run([options.llq, "bench", "--threads", 1, "--json", "--quiet"])["stdout"])
+    return bench_of(options.llq)
+
+
+@functools.cache
+def bench_of(program):
+    """One run serves every section that sets something beside it."""
+    return json.loads(processes.run([program, "bench", "--threads", 1, "--json", "--quiet"])["stdout"])
 
 
 def inspect(options):

@@ -8,6 +8,7 @@ docs/benchmarks.md.
 import argparse
 import json
 import pathlib
+import shutil
 import sys
 import tempfile
 
@@ -33,21 +34,29 @@ def main():
         print(f"note: the machine is busy (load {load:.1f} per core)", file=sys.stderr)
     path = options.runs / f"{host['date']}-{host['name']}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    for section in options.only or SECTIONS:
-        said(section)
-        record[section] = {
-            "host": processes.host(),
-            "versions": peers.versions(options),
-            "command": " ".join(["run.py", *sys.argv[1:]]),
-            "options": {name: str(value) for name, value in vars(options).items()},
-            **getattr(peers, section)(options),
-        }
-        # What was measured is kept, whatever becomes of the next section.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
-    if not options.folder_was_given:
-        remove(folder)
-    tables.write(options.docs, record)
+    try:
+        for section in options.only or SECTIONS:
+            print(section, file=sys.stderr, flush=True)
+            record[section] = measured(section, options)
+            # What was measured is kept, whatever becomes of the next section.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=1) + "\n")
+            tables.write(options.docs, record)
+    except processes.Failed as failure:
+        sys.exit(f"error: {section}: {failure}")
+    finally:
+        if not options.folder_was_given:
+            shutil.rmtree(folder)
+
+
+def measured(section, options):
+    return {
+        "host": processes.host(),
+        "versions": peers.versions(options),
+        "command": " ".join(["run.py", *sys.argv[1:]]),
+        "options": {name: str(value) for name, value in vars(options).items()},
+        **getattr(peers, section)(options),
+    }
 
 
 def arguments():
@@ -72,16 +81,6 @@ def arguments():
     if not options.llq.exists():
         parser.error(f"no {options.llq}: cargo build --release makes it")
     return options
-
-
-def said(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def remove(folder):
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
 
 
 if __name__ == "__main__":
