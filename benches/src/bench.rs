@@ -11,6 +11,7 @@ use crate::ProcessorTime;
 pub fn run(benches: impl FnOnce(&mut Criterion<ProcessorTime>)) {
     let mut criterion = Criterion::default()
         .with_measurement(ProcessorTime)
+        .without_plots()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(500))
