@@ -24,6 +24,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 pub(crate) enum Unit {
     Bytes,
     Tokens,
+    Steps,
 }
 
 /// A running step; any thread may move it on. The bar disappears when it is dropped.
@@ -109,6 +110,7 @@ impl Unit {
                 let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
                 format!("{} tokens/s", Count(rate as u64))
             }
+            Unit::Steps => format!("{done} done"),
         }
     }
 
@@ -120,6 +122,7 @@ impl Unit {
             Unit::Tokens => {
                 "{msg} {wide_bar} {human_pos}/{human_len} tokens, {rate}, {eta} left {prefix}"
             }
+            Unit::Steps => "{msg} {wide_bar} {human_pos}/{human_len}, {eta} left, {prefix}",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench;
 mod convert;
 mod cpu;
 mod formats;
@@ -29,6 +30,7 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     Formats(formats::Args),
     Cpu(cpu::Args),
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(args, output)?,
             Command::Formats(args) => formats::run(args, output)?,
             Command::Cpu(args) => cpu::run(args, output)?,
+            Command::Bench(args) => return bench::run(args, output),
         }
         Ok(ExitCode::SUCCESS)
     }

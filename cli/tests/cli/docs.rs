@@ -5,8 +5,8 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 7] =
-    ["convert", "quantize", "perplexity", "sweep", "inspect", "formats", "cpu"];
+const COMMANDS: [&str; 8] =
+    ["convert", "quantize", "perplexity", "sweep", "inspect", "formats", "cpu", "bench"];
 
 #[test]
 fn command_line_page_is_fresh() {

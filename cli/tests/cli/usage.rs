@@ -26,6 +26,7 @@ fn without_a_command_it_shows_what_there_is() {
       inspect     Show what a GGUF file holds
       formats     List the types and the formats llq knows
       cpu         Show the instruction sets found and the code that was chosen
+      bench       Measure the kernels on this machine, beside what the machine can do at most
       help        Print this message or the help of the given subcommand(s)
 
     Options:
@@ -170,7 +171,9 @@ fn help_has_examples_before_options() {
 
 #[test]
 fn every_command_has_examples() {
-    for command in ["convert", "quantize", "perplexity", "sweep", "inspect", "formats", "cpu"] {
+    let measuring = ["perplexity", "sweep", "bench"];
+    for command in ["convert", "quantize", "inspect", "formats", "cpu"].into_iter().chain(measuring)
+    {
         let help = Place::new().llq([command, "--help"]).ok().stdout;
         let (examples, options) = (help.find("Examples:"), help.find("Options:"));
         assert!(examples.is_some() && examples < options, "{help}");

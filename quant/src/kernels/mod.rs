@@ -91,6 +91,11 @@ macro_rules! operations {
         /// Does nothing but products of 8-bit codes in registers; returns how many.
         pub fn code_product_burst(chains: Chains) -> u64 = roofline::code_product_burst;
 
+        /// Reads the values and does next to nothing with them; returns their sum, each of 64 lanes
+        /// summed by itself. Over a buffer far larger than the caches, the bytes over the time are
+        /// the bandwidth of memory.
+        pub fn read_burst(values: &[f32]) -> f32 = roofline::read_burst;
+
         /// The f32 of half-precision numbers, little endian.
         pub(crate) fn widen_f16(halves: &[[u8; 2]], out: &mut [f32]) = panel::widen_f16;
 

@@ -1,4 +1,5 @@
-//! What an instruction set can do at most: the two products of the tiles without any memory.
+//! What an instruction set can do at most: the two products of the tiles without any memory, and
+//! reading memory without any work.
 
 use std::hint::black_box;
 
@@ -63,6 +64,27 @@ fn code_products<S: Simd, const CHAINS: usize>(simd: S) -> u64 {
         keep(simd, simd.to_float(chain));
     }
     u64::from(STEPS) * (CHAINS * LANES * 4) as u64
+}
+
+/// Four sums of sixteen lanes: one would wait for itself.
+#[inline(always)]
+pub(crate) fn read_burst<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    const CHAINS: usize = 4;
+    let (vectors, rest) = values.as_chunks::<LANES>();
+    let (groups, last) = vectors.as_chunks::<CHAINS>();
+    let mut sums = [simd.splat(0.0); CHAINS];
+    for group in groups {
+        for (sum, vector) in sums.iter_mut().zip(group) {
+            *sum = simd.add(*sum, simd.load(vector));
+        }
+    }
+    for vector in last {
+        sums[0] = simd.add(sums[0], simd.load(vector));
+    }
+    let sum = simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3]));
+    let mut lanes = [0.0; LANES];
+    simd.store(sum, &mut lanes);
+    lanes.iter().chain(rest).sum()
 }
 
 #[inline(always)]

@@ -464,3 +464,14 @@ fn what_is_enabled_is_detected() {
         }
     }
 }
+
+#[test]
+fn a_read_burst_reads_every_value() {
+    for len in [0, 1, 15, 16, 63, 64, 65, 1000] {
+        let values: Vec<f32> = (0..len).map(|i| i as f32).collect();
+        let expected = (0..len).sum::<usize>() as f32;
+        for kernels in available() {
+            assert_eq!(kernels.read_burst(&values), expected, "{len} by {}", kernels.isa());
+        }
+    }
+}
