@@ -24,7 +24,7 @@ fn every_format_is_measured_beside_the_limits() {
     let names: Vec<_> = FORMATS.iter().map(|format| format.name()).collect();
     assert_eq!(figures.iter().map(|f| f["format"].as_str().unwrap()).collect::<Vec<_>>(), names);
     for (figures, format) in figures.iter().zip(FORMATS) {
-        for figure in ["decode_bytes", "encode_weights", "exact_multiply_adds"] {
+        for figure in ["decode_bytes", "encode_weights", "exact_multiply_adds", "gemv_bytes"] {
             assert!(figures[figure].as_f64().unwrap() > 0.0, "{figures}");
         }
         assert_eq!(figures["fast_multiply_adds"].is_f64(), format.blocks.is_some(), "{figures}");

@@ -157,6 +157,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_narrow(self, sum: [__m256i; 2], codes: Codes, activations: u32) -> [__m256i; 2] {
+        // SAFETY: the token proves the feature.
+        unsafe {
+            let activations = _mm256_set1_epi32(activations as i32);
+            let add = |half: usize| {
+                let pairs = _mm256_maddubs_epi16(codes.codes[half], activations);
+                _mm256_add_epi16(sum[half], pairs)
+            };
+            [add(0), add(1)]
+        }
+    }
+
+    #[inline(always)]
     fn to_float(self, sum: [__m256i; 2]) -> [__m256; 2] {
         // SAFETY: the token proves the feature.
         unsafe { [_mm256_cvtepi32_ps(sum[0]), _mm256_cvtepi32_ps(sum[1])] }

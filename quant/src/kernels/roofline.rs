@@ -57,7 +57,7 @@ fn code_products<S: Simd, const CHAINS: usize>(simd: S) -> u64 {
     for _ in 0..STEPS {
         let activations = black_box(&mut activations);
         for (chain, &activations) in chains.iter_mut().zip(activations.iter()) {
-            *chain = simd.dot(*chain, codes, activations);
+            *chain = simd.dot_narrow(*chain, codes, activations);
         }
     }
     for chain in chains {

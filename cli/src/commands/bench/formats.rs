@@ -6,10 +6,11 @@ use std::{
 };
 
 use llq_quant::{
-    Activations, FormatInfo, Matrix, Mode, RowError, Scratch,
+    Activations, FormatInfo, Matrix, Mode, RowError, Scratch, Vector, gemv_with,
     kernels::{Isa, Kernels},
     matmul_with,
 };
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Effort, Wrong};
@@ -29,6 +30,8 @@ pub(super) struct Figures {
     pub(super) exact_multiply_adds: f64,
     /// Those in [`Mode::Fast`]; plain formats have none of their own.
     pub(super) fast_multiply_adds: Option<f64>,
+    /// Bytes of weights read by products with one token in [`Mode::Fast`], by all threads.
+    pub(super) gemv_bytes: f64,
 }
 
 impl Figures {
@@ -52,6 +55,7 @@ impl Figures {
                 Some(_) => Some(subject.product(&rows, Mode::Fast)?),
                 None => None,
             },
+            gemv_bytes: subject.gemv()?,
         })
     }
 }
@@ -106,6 +110,35 @@ impl Subject<'_> {
         self.check(product_is_right(&w, &values, mode, &out), what)?;
         let time = best(self.effort, || matmul_with(self.kernels, &w, &x, &mut out, &mut scratch));
         Ok((rows * cols * tokens) as f64 / time.as_secs_f64())
+    }
+
+    /// Bytes of weights per second.
+    fn gemv(&self) -> Result<f64, Wrong> {
+        let what = "the product with one token";
+        let &Effort { gemv_cols: cols, gemv_bytes, .. } = self.effort;
+        let tensor_type = self.format.tensor_type;
+        let row_bytes = tensor_type.row_bytes(cols as u64).unwrap_or(0) as usize;
+        let mut bytes = vec![0; DISTINCT_ROWS * row_bytes];
+        let rows = numbers(3, DISTINCT_ROWS * cols);
+        for (row, out) in rows.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)) {
+            self.format.encode_row(row, None, out).map_err(|_| self.wrong(what))?;
+        }
+        let bytes = bytes.repeat((gemv_bytes / bytes.len()).max(1));
+        let rows = bytes.len() / row_bytes;
+        let w = Matrix::new(tensor_type, rows, cols, &bytes).map_err(|_| self.wrong(what))?;
+        let values = numbers(1, cols);
+        let x = Vector::with(self.kernels, Mode::Fast, &values);
+        let mut out = vec![0.0; rows];
+        let task = rows.div_ceil(16 * rayon::current_num_threads());
+        let mut multiply = || {
+            out.par_chunks_mut(task).enumerate().for_each(|(i, out)| {
+                let first = i * task;
+                gemv_with(self.kernels, &w.row_range(first..first + out.len()), &x, out);
+            });
+        };
+        let time = best(self.effort, &mut multiply);
+        self.check(product_is_right(&w, &values, Mode::Fast, &out), what)?;
+        Ok(bytes.len() as f64 / time.as_secs_f64())
     }
 
     fn check(&self, right: bool, what: &str) -> Result<(), Wrong> {

@@ -39,8 +39,8 @@ const WRONG: u8 = 1;
 ///
 /// Limits are measured in place: multiply-adds of f32 and products of 8-bit codes in registers, and
 /// reading a buffer far larger than the caches, by one thread and by all. Formats are measured on one
-/// thread: decoding to f32 and encoding from it, and products with a window of tokens. Every answer
-/// is checked; a wrong one ends the run with exit code 1. A figure is the best of some runs.
+/// thread: decoding to f32 and encoding from it, and products with a window of tokens. Products with
+/// one token read weights far larger than the caches on all threads. Every answer is checked; a wrong one ends the run with exit code 1. A figure is the best of some runs.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -108,6 +108,10 @@ struct Effort {
     tokens: usize,
     /// Bytes of the buffer whose reading is timed, at most.
     buffer: usize,
+    /// Columns of the weights that one token is multiplied by, and how many bytes of them there are
+    /// about: more than caches hold.
+    gemv_cols: usize,
+    gemv_bytes: usize,
     /// How long one figure is measured; at least three runs, or one if this is zero.
     time: Duration,
 }
@@ -118,10 +122,19 @@ impl Effort {
         cols: 2048,
         tokens: 512,
         buffer: 512 << 20,
+        gemv_cols: 14336,
+        gemv_bytes: 256 << 20,
         time: Duration::from_millis(200),
     };
-    const QUICK: Effort =
-        Effort { rows: 64, cols: 512, tokens: 24, buffer: 8 << 20, time: Duration::ZERO };
+    const QUICK: Effort = Effort {
+        rows: 64,
+        cols: 512,
+        tokens: 24,
+        buffer: 8 << 20,
+        gemv_cols: 512,
+        gemv_bytes: 1 << 20,
+        time: Duration::ZERO,
+    };
 
     /// The scalar row is slow: its rate shows on few tokens.
     fn tokens(&self, kernels: &Kernels) -> usize {

@@ -24,7 +24,7 @@ pub(super) struct Row {
     pub(super) isa: &'static str,
     /// By one thread, then by all.
     pub(super) limits: Vec<Limits>,
-    /// By one thread.
+    /// By one thread, but for products with one token.
     pub(super) formats: Vec<Figures>,
 }
 
@@ -38,7 +38,7 @@ impl Report {
 impl Row {
     fn cells(&self) -> impl Iterator<Item = Vec<String>> {
         let limits = self.limits.iter().map(|limits| limits.cells(self.isa));
-        let formats = self.formats.iter().map(|format| format.cells(self.isa, &self.limits[0]));
+        let formats = self.formats.iter().map(|format| format.cells(self.isa, &self.limits));
         limits.chain(formats)
     }
 }
@@ -56,12 +56,13 @@ impl Limits {
             giga(self.code_products),
             String::new(),
             giga(self.read_bytes),
+            String::new(),
         ]
     }
 }
 
 impl Figures {
-    fn cells(&self, isa: &str, limits: &Limits) -> Vec<String> {
+    fn cells(&self, isa: &str, limits: &[Limits]) -> Vec<String> {
         let share = |rate: f64, limit: f64| format!("{:.0} %", 100.0 * rate / limit);
         let fast = self.fast_multiply_adds;
         vec![
@@ -70,10 +71,11 @@ impl Figures {
             giga(self.decode_bytes),
             format!("{:.1}", self.encode_weights / 1e6),
             giga(self.exact_multiply_adds),
-            share(self.exact_multiply_adds, limits.multiply_adds),
+            share(self.exact_multiply_adds, limits[0].multiply_adds),
             fast.map(giga).unwrap_or_default(),
-            fast.map(|rate| share(rate, limits.code_products)).unwrap_or_default(),
-            String::new(),
+            fast.map(|rate| share(rate, limits[0].code_products)).unwrap_or_default(),
+            giga(self.gemv_bytes),
+            share(self.gemv_bytes, limits[limits.len() - 1].read_bytes),
         ]
     }
 }
@@ -94,6 +96,7 @@ impl fmt::Display for Report {
             Column::right("fast GMAC/s"),
             Column::right("of limit"),
             Column::right("read GB/s"),
+            Column::right("of limit"),
         ]);
         let rows: Vec<_> = self.kernels.iter().flat_map(Row::cells).collect();
         f.write_str(&columns.table(&rows))?;
@@ -101,7 +104,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "\nFormats by one thread. decode: f32 written; encode: 10^6 weights; products: {rows} × \
-             {cols} weights by {tokens} tokens (scalar: 12), 10^9 multiply-adds"
+             {cols} weights by {tokens} tokens (scalar: 12), 10^9 multiply-adds; read: one token, all threads"
         )
     }
 }
