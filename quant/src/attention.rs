@@ -134,7 +134,7 @@ impl AttentionScratch {
         }
         self.rows.resize(PANEL_ROWS * cols, 0.0);
         self.queries.resize(cols, [Words([0; LANES]); 2]);
-        kernels.interleave(cast_slice(&self.rows), 0, &mut self.queries);
+        kernels.interleave(cast_slice(&self.rows), &mut self.queries);
     }
 
     /// Scores of the first `keys` keys.
@@ -175,7 +175,7 @@ impl AttentionScratch {
         self.mixed.resize(cols.next_multiple_of(PANEL_ROWS), [Lanes([0.0; LANES]); 2]);
         let mut turned = [[Words([0; LANES]); 2]; PANEL_ROWS];
         for (block, columns) in self.mixed.as_chunks::<PANEL_ROWS>().0.iter().enumerate() {
-            kernels.interleave(cast_slice(columns), 0, &mut turned);
+            kernels.interleave(cast_slice(columns), &mut turned);
             let first = block * PANEL_ROWS;
             for (row, turned) in out.chunks_exact_mut(cols).zip(&turned) {
                 let out = &mut row[first..cols.min(first + PANEL_ROWS)];

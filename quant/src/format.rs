@@ -45,6 +45,8 @@ pub(crate) trait BlockFormat: 'static {
     const GROUP: usize;
     /// Whether groups have a minimum (codes are then unsigned).
     const HAS_MIN: bool;
+    /// Bits of a code; signed codes are two's complement.
+    const CODE_BITS: u32;
     /// Byte ranges of the block's numbers of more than one byte: big-endian files have these the
     /// other way round.
     const NUMBERS: &'static [Range<usize>];

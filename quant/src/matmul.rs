@@ -7,20 +7,17 @@ use llq_gguf::TensorType;
 
 use crate::{
     activations::Activations,
-    format::{Decoded, MAX_BLOCK_WEIGHTS},
-    kernels::{self, ACTIVATION_GROUP, CodePanel, Kernels, LANES, Lanes, PANEL_ROWS, Words},
+    format::MAX_BLOCK_WEIGHTS,
+    kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, Words},
     product::{Product, Shape, accumulate},
-    registry::{BlockInfo, FormatInfo, format},
+    registry::{BlockInfo, FormatInfo, Unpacked, format},
 };
 
 /// Columns of an f32 panel: a tile of 12 tokens by as many takes 24 KiB of the first-level cache.
 const EXACT_COLUMNS: usize = 512;
 
 /// Columns of a panel of codes.
-const FAST_COLUMNS: usize = 2048;
-
-/// Flips the top bit of four codes: adds 128 to each.
-const OFFSET: u32 = 0x8080_8080;
+const FAST_COLUMNS: usize = 1024;
 
 /// A matrix of encoded weights, row after row.
 #[derive(Clone, Copy, Debug)]
@@ -148,18 +145,21 @@ impl<'a> Matrix<'a> {
 pub struct Scratch {
     /// 32 rows of f32 or of codes, before they become a panel.
     rows: Vec<u32>,
+    /// Scales and minima of as many rows.
+    row_scales: Vec<f32>,
+    row_mins: Vec<f32>,
     /// Panels, one after another: f32, or codes.
     panels: Vec<[Words; 2]>,
-    scales: Vec<[Lanes; 2]>,
-    mins: Vec<[Lanes; 2]>,
+    /// Scales and minima of the panels, as their bits.
+    scales: Vec<[Words; 2]>,
+    mins: Vec<[Words; 2]>,
 }
 
 impl Scratch {
     /// Room for 32 rows of `len` words, and for panel `panel` made of them.
     pub(crate) fn panel(&mut self, panel: usize, len: usize) -> (&mut [u32], &mut [[Words; 2]]) {
-        grow(&mut self.rows, PANEL_ROWS * len);
-        grow(&mut self.panels, (panel + 1) * len);
-        (&mut self.rows[..PANEL_ROWS * len], &mut self.panels[panel * len..][..len])
+        let rows = &mut grown(&mut self.rows, PANEL_ROWS * len)[..PANEL_ROWS * len];
+        (rows, &mut grown(&mut self.panels, (panel + 1) * len)[panel * len..][..len])
     }
 
     /// Panel `panel` of f32, which has `len` columns.
@@ -221,7 +221,7 @@ impl Product for Exact<'_> {
             self.w.decode(self.kernels, row, columns.clone(), cast_slice_mut(out));
         }
         buffer[filled * len..].fill(0);
-        self.kernels.interleave(buffer, 0, out);
+        self.kernels.interleave(buffer, out);
     }
 
     fn multiply(
@@ -245,39 +245,35 @@ struct Fast<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl Fast<'_> {
-    /// Weights that share a scale in the panel: longer groups repeat theirs.
-    fn group(&self) -> usize {
-        self.blocks.group.min(ACTIVATION_GROUP)
-    }
-}
-
 impl Product for Fast<'_> {
     const DEPTH: usize = FAST_COLUMNS;
 
     fn pack(&mut self, panel: usize, rows: Range<usize>, columns: Range<usize>) {
         let (len, filled) = (columns.len(), rows.len());
-        let (words, groups) = (len / 4, len / self.group());
-        let Scratch { rows: buffer, panels, scales, mins, .. } = &mut *self.scratch;
-        grow(buffer, PANEL_ROWS * words);
-        let buffer = &mut buffer[..PANEL_ROWS * words];
-        grow(panels, (panel + 1) * words);
-        grow(scales, (panel + 1) * groups);
-        grow(mins, (panel + 1) * groups);
-        let mut segment = CodeSegment {
-            group: self.blocks.group.min(ACTIVATION_GROUP),
-            scales: &mut scales[panel * groups..][..groups],
-            mins: &mut mins[panel * groups..][..groups],
-        };
-        for (lane, (row, out)) in rows.zip(buffer.chunks_exact_mut(words)).enumerate() {
-            let bytes = self.w.segment(row, &columns);
-            segment.unpack(self.w.format, self.blocks, bytes, lane, cast_slice_mut(out));
+        let (words, groups) = (len / 4, len / self.blocks.group);
+        let Scratch { rows: codes, row_scales, row_mins, panels, scales, mins, .. } =
+            &mut *self.scratch;
+        let codes = &mut grown(codes, PANEL_ROWS * words)[..PANEL_ROWS * words];
+        let row_scales = &mut grown(row_scales, PANEL_ROWS * groups)[..PANEL_ROWS * groups];
+        let row_mins = &mut grown(row_mins, PANEL_ROWS * groups)[..PANEL_ROWS * groups];
+        let offset = self.kernels.code_offset(self.blocks.lowest);
+        let numbers = row_scales.chunks_exact_mut(groups).zip(row_mins.chunks_exact_mut(groups));
+        for (row, (codes, (scales, mins))) in rows.zip(codes.chunks_exact_mut(words).zip(numbers)) {
+            let out = Unpacked { offset, codes: cast_slice_mut(codes), scales, mins };
+            self.blocks.unpack(self.kernels, self.w.segment(row, &columns), out);
         }
-        for lane in filled..PANEL_ROWS {
-            segment.clear(lane);
+        codes[filled * words..].fill(0);
+        row_scales[filled * groups..].fill(0.0);
+        row_mins[filled * groups..].fill(0.0);
+        let place = |len| panel * len..(panel + 1) * len;
+        let panels = &mut grown(panels, place(words).end)[place(words)];
+        let scales = &mut grown(scales, place(groups).end)[place(groups)];
+        self.kernels.interleave(codes, panels);
+        self.kernels.interleave(cast_slice(row_scales), scales);
+        if self.blocks.has_min {
+            let mins = &mut grown(mins, place(groups).end)[place(groups)];
+            self.kernels.interleave(cast_slice(row_mins), mins);
         }
-        buffer[filled * words..].fill(0);
-        self.kernels.interleave(buffer, OFFSET, &mut panels[panel * words..][..words]);
     }
 
     fn multiply(
@@ -287,69 +283,30 @@ impl Product for Fast<'_> {
         columns: Range<usize>,
         sums: &mut kernels::Accumulators,
     ) {
-        let group = self.group();
+        let BlockInfo { group, has_min, lowest, code_bits, .. } = *self.blocks;
         let (words, groups) = (columns.len() / 4, columns.len() / group);
-        let mins = &self.scratch.mins[panel * groups..][..groups];
+        let numbers = panel * groups..(panel + 1) * groups;
+        let scales = &self.scratch.scales[numbers.clone()];
         let panel = CodePanel {
             group,
+            lowest,
+            code_bits,
             words: &self.scratch.panels[panel * words..][..words],
-            scales: &self.scratch.scales[panel * groups..][..groups],
-            mins: self.blocks.has_min.then_some(mins),
+            scales: cast_slice(scales),
+            mins: has_min.then(|| cast_slice(&self.scratch.mins[numbers])),
         };
         let tile = self.x.code_tile(tile, group, columns.start, columns.len());
         self.kernels.fast_product(panel, tile, sums);
     }
 }
 
-/// Where the scales of a panel go.
-struct CodeSegment<'a> {
-    group: usize,
-    scales: &'a mut [[Lanes; 2]],
-    mins: &'a mut [[Lanes; 2]],
-}
-
-impl CodeSegment<'_> {
-    /// The codes of a row's blocks to `codes`, its scales to lane `lane`.
-    fn unpack(
-        &mut self,
-        format: &FormatInfo,
-        blocks: &BlockInfo,
-        bytes: &[u8],
-        lane: usize,
-        codes: &mut [i8],
-    ) {
-        let weights = format.tensor_type.block_weights();
-        let mut decoded = Decoded::ZERO;
-        let mut group = 0;
-        let bytes = bytes.chunks_exact(format.tensor_type.block_bytes());
-        for (block, codes) in bytes.zip(codes.chunks_exact_mut(weights)) {
-            blocks.decode(block, &mut decoded);
-            codes.copy_from_slice(&decoded.codes[..weights]);
-            for first in (0..weights).step_by(self.group) {
-                let source = first / blocks.group;
-                self.put(group, lane, decoded.scales[source], decoded.mins[source]);
-                group += 1;
-            }
-        }
-    }
-
-    fn clear(&mut self, lane: usize) {
-        for group in 0..self.scales.len() {
-            self.put(group, lane, 0.0, 0.0);
-        }
-    }
-
-    fn put(&mut self, group: usize, lane: usize, scale: f32, min: f32) {
-        self.scales[group][lane / LANES].0[lane % LANES] = scale;
-        self.mins[group][lane / LANES].0[lane % LANES] = min;
-    }
-}
-
 const _: () = assert!(EXACT_COLUMNS.is_multiple_of(MAX_BLOCK_WEIGHTS));
 const _: () = assert!(FAST_COLUMNS.is_multiple_of(MAX_BLOCK_WEIGHTS));
 
-fn grow<T: bytemuck::Zeroable + Clone>(buffer: &mut Vec<T>, len: usize) {
+/// The buffer, made at least `len` long.
+fn grown<T: bytemuck::Zeroable + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::zeroed());
     }
+    buffer
 }

@@ -6,7 +6,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
-    kernels::{self, Kernels, Simd, Work},
+    kernels::{self, ACTIVATION_GROUP, Kernels, Simd, Work},
 };
 
 /// A format as a value: what a file under `formats/` defines, over bytes.
@@ -31,9 +31,26 @@ pub struct BlockInfo {
     pub group: usize,
     /// Whether groups have a minimum.
     pub has_min: bool,
+    /// The smallest code.
+    pub lowest: i8,
+    /// Bits of a code.
+    pub code_bits: u32,
     /// The formula of a weight, and the fields by byte offset, as plain text.
     pub layout: &'static str,
     decode: fn(&[u8], &mut Decoded),
+    unpack: fn(&Kernels, &[u8], Unpacked<'_>),
+}
+
+/// Where the codes of blocks go as they are multiplied, and the numbers of their groups.
+pub(crate) struct Unpacked<'a> {
+    /// Added to every code, wrapping.
+    pub(crate) offset: u8,
+    /// One per weight.
+    pub(crate) codes: &'a mut [u8],
+    /// One per group.
+    pub(crate) scales: &'a mut [f32],
+    /// One per group.
+    pub(crate) mins: &'a mut [f32],
 }
 
 impl BlockInfo {
@@ -44,6 +61,11 @@ impl BlockInfo {
     /// If the bytes are not as many as a block has.
     pub fn decode(&self, bytes: &[u8], out: &mut Decoded) {
         (self.decode)(bytes, out);
+    }
+
+    /// Reads the blocks that `bytes` are.
+    pub(crate) fn unpack(&self, kernels: &Kernels, bytes: &[u8], out: Unpacked<'_>) {
+        (self.unpack)(kernels, bytes, out);
     }
 }
 
@@ -95,7 +117,7 @@ impl FormatInfo {
         const { assert!(size_of::<F::Block>() == F::TENSOR_TYPE.block_bytes()) };
         const { assert!(align_of::<F::Block>() == 1) };
         const { assert!(F::TENSOR_TYPE.block_weights() <= MAX_BLOCK_WEIGHTS) };
-        const { assert!(F::GROUP == MIN_GROUP || F::GROUP.is_multiple_of(32)) };
+        const { assert!(F::GROUP == MIN_GROUP || F::GROUP == ACTIVATION_GROUP) };
         const { assert!(F::TENSOR_TYPE.block_weights().is_multiple_of(F::GROUP)) };
         FormatInfo {
             tensor_type: F::TENSOR_TYPE,
@@ -103,8 +125,13 @@ impl FormatInfo {
             blocks: Some(BlockInfo {
                 group: F::GROUP,
                 has_min: F::HAS_MIN,
+                lowest: if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) },
+                code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
                 decode: |bytes, out| F::decode(bytemuck::from_bytes(bytes), out),
+                unpack: |kernels, bytes, out| {
+                    kernels.run(Unpack::<F> { blocks: cast_slice(bytes), out });
+                },
             }),
             dequantize: |kernels, bytes, out| {
                 kernels.run(Dequantize::<F> { blocks: cast_slice(bytes), out });
@@ -258,6 +285,31 @@ impl<F: BlockFormat> Work for Dequantize<'_, F> {
         for (block, out) in self.blocks.iter().zip(weights) {
             F::decode(block, &mut decoded);
             decoded.weights(F::GROUP, out);
+        }
+    }
+}
+
+struct Unpack<'a, F: BlockFormat> {
+    blocks: &'a [F::Block],
+    out: Unpacked<'a>,
+}
+
+impl<F: BlockFormat> Work for Unpack<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        let mut decoded = Decoded::ZERO;
+        let weights = F::TENSOR_TYPE.block_weights();
+        let groups = weights / F::GROUP;
+        let Unpacked { offset, codes, scales, mins } = self.out;
+        let numbers = scales.chunks_exact_mut(groups).zip(mins.chunks_exact_mut(groups));
+        let parts = codes.chunks_exact_mut(weights).zip(numbers);
+        for (block, (codes, (scales, mins))) in self.blocks.iter().zip(parts) {
+            F::decode(block, &mut decoded);
+            for (out, &code) in codes.iter_mut().zip(&decoded.codes) {
+                *out = (code as u8).wrapping_add(offset);
+            }
+            scales.copy_from_slice(&decoded.scales[..groups]);
+            mins.copy_from_slice(&decoded.mins[..groups]);
         }
     }
 }

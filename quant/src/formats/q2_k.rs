@@ -58,6 +58,7 @@ weight = scale * scale_code * code - min * min_code
 82..84       scale of the minima, f16";
     const GROUP: usize = 16;
     const HAS_MIN: bool = true;
+    const CODE_BITS: u32 = 2;
     const NUMBERS: &'static [Range<usize>] = &[80..82, 82..84];
     type Block = BlockQ2_K;
 

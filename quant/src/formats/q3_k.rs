@@ -60,6 +60,7 @@ weight = scale * (scale_code - 32) * (code - 4)
 108..110     scale of the scales, f16";
     const GROUP: usize = 16;
     const HAS_MIN: bool = false;
+    const CODE_BITS: u32 = 3;
     const NUMBERS: &'static [Range<usize>] = &[108..110];
     type Block = BlockQ3_K;
 

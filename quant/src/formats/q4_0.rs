@@ -34,6 +34,7 @@ weight = scale * (code - 8)
 2..18        code i in the low nibble of byte 2+i, code 16+i in the high nibble";
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
+    const CODE_BITS: u32 = 4;
     const NUMBERS: &'static [Range<usize>] = &[0..2];
     type Block = BlockQ4_0;
 

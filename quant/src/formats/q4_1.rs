@@ -36,6 +36,7 @@ weight = scale * code + minimum
 4..20        code i in the low nibble of byte 4+i, code 16+i in the high nibble";
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
+    const CODE_BITS: u32 = 4;
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
     type Block = BlockQ4_1;
 

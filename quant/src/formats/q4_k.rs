@@ -61,6 +61,7 @@ weight = scale * scale_code * code - min * min_code
 16..144      per 64 weights 32 bytes: code i in the low nibble of byte i, 32+i in the high";
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
+    const CODE_BITS: u32 = 4;
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
     type Block = BlockQ4_K;
 

@@ -36,6 +36,7 @@ weight = scale * (code - 16)
 6..22        bits 0-3 of code i in the low nibble of byte 6+i, of code 16+i in the high nibble";
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
+    const CODE_BITS: u32 = 5;
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..6];
     type Block = BlockQ5_0;
 

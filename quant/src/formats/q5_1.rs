@@ -38,6 +38,7 @@ weight = scale * code + minimum
 8..24        bits 0-3 of code i in the low nibble of byte 8+i, of code 16+i in the high nibble";
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
+    const CODE_BITS: u32 = 5;
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4, 4..8];
     type Block = BlockQ5_1;
 

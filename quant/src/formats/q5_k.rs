@@ -61,6 +61,7 @@ weight = scale * scale_code * code - min * min_code
              code 32+i in the high";
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
+    const CODE_BITS: u32 = 5;
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
     type Block = BlockQ5_K;
 

@@ -59,6 +59,7 @@ weight = scale * scale_code * (code - 32)
 208..210     scale of the scales, f16";
     const GROUP: usize = 16;
     const HAS_MIN: bool = false;
+    const CODE_BITS: u32 = 6;
     const NUMBERS: &'static [Range<usize>] = &[208..210];
     type Block = BlockQ6_K;
 

@@ -33,6 +33,7 @@ weight = scale * code
 2..34        code i, signed, in byte 2+i";
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
+    const CODE_BITS: u32 = 8;
     const NUMBERS: &'static [Range<usize>] = &[0..2];
     type Block = BlockQ8_0;
 

@@ -10,6 +10,8 @@ use super::{
     Accumulators, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, row, simd::Simd, tile,
 };
 
+mod code_tile;
+
 /// Proof that the machine has the features of [`Isa::Avx2`](super::Isa::Avx2).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx2(());
@@ -117,15 +119,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn code_offset(self, lowest: i8) -> u8 {
+        if lowest == i8::MIN { 0 } else { lowest.unsigned_abs() }
+    }
+
+    #[inline(always)]
     fn load_codes(self, words: &Words) -> Codes {
         let words: *const __m256i = words.0.as_ptr().cast();
         // SAFETY: 32 bytes are read from either half of an array of 16 u32.
         unsafe {
-            let offset = _mm256_set1_epi8(i8::MIN);
-            let codes = [
-                _mm256_xor_si256(_mm256_loadu_si256(words), offset),
-                _mm256_xor_si256(_mm256_loadu_si256(words.add(1)), offset),
-            ];
+            let codes = [_mm256_loadu_si256(words), _mm256_loadu_si256(words.add(1))];
             Codes { codes, magnitudes: [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])] }
         }
     }
@@ -178,24 +181,19 @@ impl Simd for Avx2 {
         tokens: CodeTile<'_>,
         sums: &mut Accumulators,
     ) {
-        for token in [0, 6] {
-            for vector in 0..2 {
-                tile::fast::<_, WORDS, HAS_MIN, 6>(self, panel, vector, tokens, token, sums);
-            }
-        }
+        code_tile::multiply::<WORDS, HAS_MIN>(self, panel, tokens, sums);
     }
 
     #[inline(always)]
-    fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
+    fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES] {
         let mut out = [Words([0; LANES]); LANES];
         for (first_row, first_word) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
             // SAFETY: 32 bytes are read from word 0 or 8 of an array of 16 u32.
             let columns = unsafe {
-                let flip = _mm256_set1_epi32(flip as i32);
-                let mut vectors = [flip; 8];
+                let mut vectors = [_mm256_setzero_si256(); 8];
                 for (vector, row) in vectors.iter_mut().zip(&rows[first_row..]) {
                     let words = row.as_ptr().add(first_word).cast();
-                    *vector = _mm256_xor_si256(_mm256_loadu_si256(words), flip);
+                    *vector = _mm256_loadu_si256(words);
                 }
                 transpose_8x8(vectors)
             };

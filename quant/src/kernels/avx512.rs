@@ -108,6 +108,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn code_offset(self, _lowest: i8) -> u8 {
+        128
+    }
+
+    #[inline(always)]
     fn load_codes(self, words: &Words) -> __m512i {
         // SAFETY: 64 bytes are read from an array of 16 u32.
         unsafe { _mm512_loadu_si512(words.0.as_ptr().cast()) }
@@ -154,15 +159,14 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
+    fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES] {
         let mut out = [Words([0; LANES]); LANES];
         // SAFETY: 64 bytes are read from and written to arrays of 16 u32; the token proves
         // AVX-512 F.
         unsafe {
-            let flip = _mm512_set1_epi32(flip as i32);
-            let mut vectors = [flip; LANES];
+            let mut vectors = [_mm512_setzero_si512(); LANES];
             for (vector, row) in vectors.iter_mut().zip(rows) {
-                *vector = _mm512_xor_si512(_mm512_loadu_si512(row.as_ptr().cast()), flip);
+                *vector = _mm512_loadu_si512(row.as_ptr().cast());
             }
             for (column, out) in transpose_16x16(vectors).into_iter().zip(&mut out) {
                 _mm512_storeu_si512(out.0.as_mut_ptr().cast(), column);

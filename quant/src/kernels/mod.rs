@@ -85,9 +85,12 @@ macro_rules! operations {
         pub(crate) fn quantize_row(values: &[f32], codes: &mut [i8], scales: &mut [f32])
             = vector::quantize_row;
 
-        /// Lays 32 rows of words (row after row) down as a panel, flipping the bits of `flip`.
-        pub(crate) fn interleave(rows: &[u32], flip: u32, panel: &mut [[Words; 2]])
-            = panel::interleave;
+        /// What is added to codes of which the smallest is `lowest` before they are laid down as a
+        /// panel.
+        pub(crate) fn code_offset(lowest: i8) -> u8 = tile::code_offset;
+
+        /// Lays 32 rows of words (row after row) down as a panel.
+        pub(crate) fn interleave(rows: &[u32], panel: &mut [[Words; 2]]) = panel::interleave;
 
         /// Lays up to 12 rows of words (row after row) down as a tile; missing rows are zero.
         pub(crate) fn tile_rows(rows: &[u32], tile: &mut [[u32; TILE_TOKENS]]) = panel::tile_rows;

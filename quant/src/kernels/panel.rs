@@ -10,7 +10,11 @@ use super::simd::{LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words};
 pub(crate) struct CodePanel<'a> {
     /// Weights that share a scale: 16 or 32.
     pub(crate) group: usize,
-    /// The codes plus 128, for each four columns.
+    /// The smallest code there can be.
+    pub(crate) lowest: i8,
+    /// Bits of a code.
+    pub(crate) code_bits: u32,
+    /// The codes plus [`code_offset`](super::Kernels::code_offset), for each four columns.
     pub(crate) words: &'a [[Words; 2]],
     /// For each group of columns.
     pub(crate) scales: &'a [[Lanes; 2]],
@@ -25,15 +29,15 @@ pub(crate) struct CodeTile<'a> {
     pub(crate) words: &'a [[u32; TILE_TOKENS]],
     /// For each 32 columns.
     pub(crate) scales: &'a [[f32; TILE_TOKENS]],
-    /// -128 times the sum of the codes, for each group: undoes the offset of the weights' codes.
+    /// -128 times the sum of the codes, for each group: undoes an offset of the weights' codes.
     pub(crate) seeds: &'a [[i32; TILE_TOKENS]],
     /// Minus the sum of the codes, for each group.
     pub(crate) negated_sums: &'a [[f32; TILE_TOKENS]],
 }
 
-/// Lays 32 rows of `rows.len() / 32` words each down as a panel, flipping the bits of `flip`.
+/// Lays 32 rows of `rows.len() / 32` words each down as a panel.
 #[inline(always)]
-pub(crate) fn interleave<S: Simd>(simd: S, rows: &[u32], flip: u32, panel: &mut [[Words; 2]]) {
+pub(crate) fn interleave<S: Simd>(simd: S, rows: &[u32], panel: &mut [[Words; 2]]) {
     let len = panel.len();
     assert_eq!(rows.len(), PANEL_ROWS * len);
     for (half, rows) in rows.chunks_exact(LANES * len.max(1)).enumerate() {
@@ -43,13 +47,13 @@ pub(crate) fn interleave<S: Simd>(simd: S, rows: &[u32], flip: u32, panel: &mut 
                 let start = r * len + b * LANES;
                 rows[start..].first_chunk().expect("a block of words is left in the row")
             });
-            for (vectors, out) in simd.transpose(rows, flip).into_iter().zip(block) {
+            for (vectors, out) in simd.transpose(rows).into_iter().zip(block) {
                 out[half] = vectors;
             }
         }
         let done = blocks.len() * LANES;
         for (i, out) in rest.iter_mut().enumerate() {
-            out[half] = Words(std::array::from_fn(|r| rows[r * len + done + i] ^ flip));
+            out[half] = Words(std::array::from_fn(|r| rows[r * len + done + i]));
         }
     }
 }
@@ -67,7 +71,7 @@ pub(crate) fn tile_rows<S: Simd>(simd: S, rows: &[u32], tile: &mut [[u32; TILE_T
             let start = r * len + b * LANES;
             *words = rows[start..].first_chunk().expect("a block of words is left in the row");
         }
-        for (vector, out) in simd.transpose(words, 0).iter().zip(block) {
+        for (vector, out) in simd.transpose(words).iter().zip(block) {
             out.copy_from_slice(&vector.0[..TILE_TOKENS]);
         }
     }

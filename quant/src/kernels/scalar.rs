@@ -96,20 +96,25 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn code_offset(self, _lowest: i8) -> u8 {
+        0
+    }
+
+    #[inline(always)]
     fn load_codes(self, words: &Words) -> [u32; LANES] {
         words.0
     }
 
     #[inline(always)]
-    fn seed(self, seed: i32) -> [i32; LANES] {
-        [seed; LANES]
+    fn seed(self, _seed: i32) -> [i32; LANES] {
+        [0; LANES]
     }
 
     #[inline(always)]
     fn dot(self, sum: [i32; LANES], codes: [u32; LANES], activations: u32) -> [i32; LANES] {
         let activations = activations.to_ne_bytes().map(|a| i32::from(a as i8));
         array::from_fn(|i| {
-            let codes = codes[i].to_ne_bytes();
+            let codes = codes[i].to_ne_bytes().map(|c| c as i8);
             sum[i] + (0..4).map(|c| i32::from(codes[c]) * activations[c]).sum::<i32>()
         })
     }
@@ -145,8 +150,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES] {
-        array::from_fn(|i| Words(rows.map(|row| row[i] ^ flip)))
+    fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES] {
+        array::from_fn(|i| Words(rows.map(|row| row[i])))
     }
 
     #[inline(always)]

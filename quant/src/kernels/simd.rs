@@ -72,10 +72,12 @@ pub(crate) trait Simd: Copy {
     /// `a` is in 0.5..=2 or NaN.
     fn scale_by_power(self, a: Self::F, exponent: Self::F) -> Self::F;
 
-    /// Codes as [`interleave`](super::panel::interleave) lays them down, offset by 128.
+    /// What panels add to codes of which the smallest is `lowest`.
+    fn code_offset(self, lowest: i8) -> u8;
+    /// Codes as a panel has them.
     fn load_codes(self, words: &Words) -> Self::W;
     /// What a sum over a group starts with, given -128 times the sum of the group's activations:
-    /// that, where [`dot`](Self::dot) takes the codes with their offset.
+    /// that, where panels add 128 to the codes; otherwise zero.
     fn seed(self, seed: i32) -> Self::I;
     /// Adds to each lane the product of its four codes with the four of `activations`.
     fn dot(self, sum: Self::I, codes: Self::W, activations: u32) -> Self::I;
@@ -97,8 +99,8 @@ pub(crate) trait Simd: Copy {
         sums: &mut Accumulators,
     );
 
-    /// Word `i` of `rows[r]` becomes lane `r` of vector `i`, each with the bits of `flip` flipped.
-    fn transpose(self, rows: [&[u32; LANES]; LANES], flip: u32) -> [Words; LANES];
+    /// Word `i` of `rows[r]` becomes lane `r` of vector `i`.
+    fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES];
 
     /// The f32 of sixteen half-precision numbers, little endian.
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> Self::F;

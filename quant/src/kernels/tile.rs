@@ -17,6 +17,12 @@ pub(crate) fn exact_product<S: Simd>(
     simd.exact_tile(panel, tokens, sums);
 }
 
+/// What the instruction set adds to codes of which the smallest is `lowest`.
+#[inline(always)]
+pub(crate) fn code_offset<S: Simd>(simd: S, lowest: i8) -> u8 {
+    simd.code_offset(lowest)
+}
+
 /// Adds to `sums` the products of a panel of codes with a tile of quantized activations. For each
 /// group of weights that share a scale, with `d` the exact integer sum of code times code:
 ///

@@ -124,7 +124,7 @@ impl<const N: usize> Panel<N> {
                 simd.store(simd.add(nearest, from_lowest), codes);
             }
             let codes: &[[u32; LANES]; LANES] = bytemuck::cast_ref(&codes);
-            for (group, words) in groups.iter_mut().zip(simd.transpose(codes.each_ref(), 0)) {
+            for (group, words) in groups.iter_mut().zip(simd.transpose(codes.each_ref())) {
                 for (code, word) in group[c * LANES..].iter_mut().zip(words.0) {
                     *code = word as u8;
                 }
@@ -177,7 +177,7 @@ fn side_by_side<S: Simd, const N: usize>(simd: S, groups: &[[f32; N]; GROUPS]) -
         for (row, group) in rows.iter_mut().zip(groups) {
             *row = bytemuck::cast_ref(&group.as_chunks::<LANES>().0[c]);
         }
-        *columns = bytemuck::cast::<[Words; LANES], _>(simd.transpose(rows, 0));
+        *columns = bytemuck::cast::<[Words; LANES], _>(simd.transpose(rows));
     }
     panel
 }
