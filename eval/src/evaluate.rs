@@ -106,9 +106,12 @@ pub fn record<'m>(
     let mut workspace = body.workspace();
     let mut hidden = Vec::new();
     let scores = windows.run(progress, |_, pass| {
-        let first = hidden.len();
-        hidden.extend(body.hidden(pass, &mut workspace));
-        let prediction = Prediction { head: base.head(), hidden: &hidden[first..] };
+        let own = body.hidden(pass, &mut workspace);
+        if hidden.is_empty() {
+            hidden.reserve_exact(own.len() / pass.len() * windows.count());
+        }
+        hidden.extend_from_slice(&own);
+        let prediction = Prediction { head: base.head(), hidden: &own };
         head::score(prediction, None, &targets(pass), options.mode)
     })?;
     let recorded = Recorded {

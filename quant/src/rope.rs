@@ -14,13 +14,13 @@ pub struct Rotation {
 
 impl Rotation {
     /// Turns by `angles`, in radians, one per pair.
-    pub fn new(angles: impl Iterator<Item = f64> + Clone) -> Rotation {
-        let cos = angles.clone().map(|angle| angle.cos() as f32);
-        let sin = angles.map(|angle| angle.sin() as f32);
-        Rotation {
-            cos: cos.flat_map(|cos| [cos, cos]).collect(),
-            sin: sin.flat_map(|sin| [-sin, sin]).collect(),
-        }
+    pub fn new(angles: impl Iterator<Item = f64>) -> Rotation {
+        let pairs = angles.map(|angle| {
+            let (sin, cos) = angle.sin_cos();
+            ([cos as f32; 2], [-sin as f32, sin as f32])
+        });
+        let (cos, sin): (Vec<[f32; 2]>, Vec<[f32; 2]>) = pairs.unzip();
+        Rotation { cos: cos.as_flattened().to_vec(), sin: sin.as_flattened().to_vec() }
     }
 
     /// Turns heads of `head_length` columns, one after another. Columns past the last pair that has
