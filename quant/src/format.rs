@@ -54,7 +54,7 @@ pub(crate) trait BlockFormat: 'static {
     type Block: Pod;
 
     /// Reads a block.
-    fn decode(block: &Self::Block, out: &mut Decoded);
+    fn decode<S: Simd>(simd: S, block: &Self::Block, out: &mut Decoded);
 
     /// Encodes a row of whole blocks so that the squared error, weighted by `importance` (one
     /// weight per column; `None` is the format's own weighting), is small.

@@ -118,6 +118,10 @@ impl<'a> Matrix<'a> {
         self.decode(kernels::selected(), row, 0..self.cols, out);
     }
 
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn row_bytes(&self) -> usize {
         self.bytes.len() / self.rows.max(1)
     }

@@ -6,6 +6,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
+    gemv::{BlockRows, PlainRows, Vector},
     kernels::{self, ACTIVATION_GROUP, Kernels, Simd, Work},
 };
 
@@ -20,6 +21,7 @@ pub struct FormatInfo {
     pub blocks: Option<BlockInfo>,
     dequantize: fn(&Kernels, &[u8], &mut [f32]),
     encode_row: fn(&Kernels, &[f32], Option<&[f32]>, &mut [u8]),
+    gemv: fn(&Kernels, &[u8], &Vector, &mut [f32]),
     first_defect: fn(&[u8]) -> Option<(usize, &'static str)>,
     swap_endian: fn(&mut [u8]),
 }
@@ -100,6 +102,9 @@ impl FormatInfo {
                 kernels.run(DequantizePlain::<F> { elements: cast_slice(bytes), out });
             },
             encode_row: |_, row, _, out| F::write(row, cast_slice_mut(out)),
+            gemv: |kernels, bytes, x, out| {
+                kernels.run(PlainRows::<F> { elements: cast_slice(bytes), x, out });
+            },
             first_defect: |bytes| {
                 let elements = cast_slice::<u8, F::Element>(bytes);
                 let bad = elements.iter().position(|&e| !F::to_f32(e).is_finite())?;
@@ -128,7 +133,9 @@ impl FormatInfo {
                 lowest: if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) },
                 code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
-                decode: |bytes, out| F::decode(bytemuck::from_bytes(bytes), out),
+                decode: |bytes, out| {
+                    kernels::scalar().run(Decode::<F> { block: bytemuck::from_bytes(bytes), out });
+                },
                 unpack: |kernels, bytes, out| {
                     kernels.run(Unpack::<F> { blocks: cast_slice(bytes), out });
                 },
@@ -138,6 +145,9 @@ impl FormatInfo {
             },
             encode_row: |kernels, row, importance, out| {
                 kernels.run(EncodeRow::<F> { row, importance, out: cast_slice_mut(out) });
+            },
+            gemv: |kernels, bytes, x, out| {
+                kernels.run(BlockRows::<F> { blocks: cast_slice(bytes), x, out });
             },
             first_defect: |bytes| {
                 let blocks = cast_slice::<u8, F::Block>(bytes);
@@ -189,6 +199,11 @@ impl FormatInfo {
     /// [`dequantize`](Self::dequantize) of bytes known to be whole blocks of `out.len()` weights.
     pub(crate) fn dequantize_blocks(&self, kernels: &Kernels, bytes: &[u8], out: &mut [f32]) {
         (self.dequantize)(kernels, bytes, out);
+    }
+
+    /// Rows of `x.cols()` weights by `x`, as many as `out` has places.
+    pub(crate) fn gemv(&self, kernels: &Kernels, rows: &[u8], x: &Vector, out: &mut [f32]) {
+        (self.gemv)(kernels, rows, x, out);
     }
 
     /// Encodes one row with a small squared error. `importance`, where given, says for each column
@@ -272,6 +287,18 @@ impl<F: PlainFormat> Work for DequantizePlain<'_, F> {
     }
 }
 
+struct Decode<'a, F: BlockFormat> {
+    block: &'a F::Block,
+    out: &'a mut Decoded,
+}
+
+impl<F: BlockFormat> Work for Decode<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        F::decode(simd, self.block, self.out);
+    }
+}
+
 struct Dequantize<'a, F: BlockFormat> {
     blocks: &'a [F::Block],
     out: &'a mut [f32],
@@ -279,11 +306,11 @@ struct Dequantize<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Dequantize<'_, F> {
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = self.out.chunks_exact_mut(F::TENSOR_TYPE.block_weights());
         for (block, out) in self.blocks.iter().zip(weights) {
-            F::decode(block, &mut decoded);
+            F::decode(simd, block, &mut decoded);
             decoded.weights(F::GROUP, out);
         }
     }
@@ -296,7 +323,7 @@ struct Unpack<'a, F: BlockFormat> {
 
 impl<F: BlockFormat> Work for Unpack<'_, F> {
     #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
+    fn run<S: Simd>(self, simd: S) {
         let mut decoded = Decoded::ZERO;
         let weights = F::TENSOR_TYPE.block_weights();
         let groups = weights / F::GROUP;
@@ -304,7 +331,7 @@ impl<F: BlockFormat> Work for Unpack<'_, F> {
         let numbers = scales.chunks_exact_mut(groups).zip(mins.chunks_exact_mut(groups));
         let parts = codes.chunks_exact_mut(weights).zip(numbers);
         for (block, (codes, (scales, mins))) in self.blocks.iter().zip(parts) {
-            F::decode(block, &mut decoded);
+            F::decode(simd, block, &mut decoded);
             for (out, &code) in codes.iter_mut().zip(&decoded.codes) {
                 *out = (code as u8).wrapping_add(offset);
             }
@@ -330,7 +357,7 @@ impl<F: BlockFormat> Work for EncodeRow<'_, F> {
 impl Decoded {
     /// The weights of a block whose groups have `group` weights.
     #[inline(always)]
-    fn weights(&self, group: usize, out: &mut [f32]) {
+    pub(crate) fn weights(&self, group: usize, out: &mut [f32]) {
         for (i, weight) in out.iter_mut().enumerate() {
             *weight = self.scales[i / group] * f32::from(self.codes[i]) - self.mins[i / group];
         }

@@ -63,14 +63,13 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ2_K;
 
     #[inline(always)]
-    fn decode(block: &BlockQ2_K, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ2_K, out: &mut Decoded) {
         let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
-        for (j, group) in block.groups.iter().enumerate() {
-            out.scales[j] = scale * f32::from(group & 15);
-            out.mins[j] = min * f32::from(group >> 4);
-        }
-        out.codes.fill(0);
-        unpack::<2, 32, 0>(&block.codes, &mut out.codes);
+        let scales = simd.widen_bytes(&block.groups.map(|group| (group & 15) as i8));
+        let mins = simd.widen_bytes(&block.groups.map(|group| (group >> 4) as i8));
+        simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);
+        simd.store(simd.mul(simd.splat(min), mins), &mut out.mins);
+        unpack::<S, 2, 32>(simd, &block.codes, &mut out.codes);
     }
 
     #[inline(always)]

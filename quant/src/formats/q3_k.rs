@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -65,19 +65,17 @@ weight = scale * (scale_code - 32) * (code - 4)
     type Block = BlockQ3_K;
 
     #[inline(always)]
-    fn decode(block: &BlockQ3_K, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ3_K, out: &mut Decoded) {
         let mut scales = [0i8; 16];
-        unpack::<4, 8, 0>(&block.scale_nibbles, &mut scales);
-        unpack::<2, 4, 4>(&block.scale_high_bits, &mut scales);
+        unpack::<S, 4, 8>(simd, &block.scale_nibbles, &mut scales);
+        unpack_high::<S, 2, 4, 4>(simd, &block.scale_high_bits, &mut scales);
         let scale = block.scale.to_f32();
-        for (out, code) in out.scales.iter_mut().zip(scales) {
-            *out = scale * f32::from(code - 32);
-        }
+        let scales = simd.widen_bytes(&scales.map(|code| code - 32));
+        simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);
         out.mins.fill(0.0);
-        out.codes.fill(0);
-        unpack::<2, 32, 0>(&block.low_bits, &mut out.codes);
-        unpack::<1, 32, 2>(&block.high_bits, &mut out.codes);
-        out.codes.iter_mut().for_each(|code| *code -= 4);
+        unpack::<S, 2, 32>(simd, &block.low_bits, &mut out.codes);
+        unpack_high::<S, 1, 32, 2>(simd, &block.high_bits, &mut out.codes);
+        shift_codes(simd, &mut out.codes, -4);
     }
 
     #[inline(always)]

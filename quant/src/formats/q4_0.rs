@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, shift_codes, unpack_nibbles},
     search::legacy,
 };
 
@@ -39,13 +39,12 @@ weight = scale * (code - 8)
     type Block = BlockQ4_0;
 
     #[inline(always)]
-    fn decode(block: &BlockQ4_0, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ4_0, out: &mut Decoded) {
         out.scales[0] = block.scale.to_f32();
         out.mins[0] = 0.0;
-        let codes = &mut out.codes[..32];
-        codes.fill(0);
-        unpack::<4, 16, 0>(&block.nibbles, codes);
-        codes.iter_mut().for_each(|code| *code -= 8);
+        let codes = &mut out.codes.as_chunks_mut().0[0];
+        unpack_nibbles(simd, &block.nibbles, codes);
+        shift_codes(simd, codes, -8);
     }
 
     #[inline(always)]

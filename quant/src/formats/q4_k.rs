@@ -66,15 +66,14 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ4_K;
 
     #[inline(always)]
-    fn decode(block: &BlockQ4_K, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ4_K, out: &mut Decoded) {
         let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
         let (scales, mins) = unpack_six_bit_pairs(&block.groups);
         for j in 0..8 {
             out.scales[j] = scale * f32::from(scales[j]);
             out.mins[j] = min * f32::from(mins[j]);
         }
-        out.codes.fill(0);
-        unpack::<4, 32, 0>(&block.nibbles, &mut out.codes);
+        unpack::<S, 4, 32>(simd, &block.nibbles, &mut out.codes);
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, shift_codes, unpack_bits, unpack_nibbles},
     search::legacy,
 };
 
@@ -41,14 +41,13 @@ weight = scale * (code - 16)
     type Block = BlockQ5_0;
 
     #[inline(always)]
-    fn decode(block: &BlockQ5_0, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ5_0, out: &mut Decoded) {
         out.scales[0] = block.scale.to_f32();
         out.mins[0] = 0.0;
-        let codes = &mut out.codes[..32];
-        codes.fill(0);
-        unpack::<4, 16, 0>(&block.nibbles, codes);
-        unpack::<1, 1, 4>(&block.high_bits, codes);
-        codes.iter_mut().for_each(|code| *code -= 16);
+        let codes = &mut out.codes.as_chunks_mut().0[0];
+        unpack_nibbles(simd, &block.nibbles, codes);
+        unpack_bits::<S, 4>(simd, block.high_bits, codes);
+        shift_codes(simd, codes, -16);
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, unpack_bits, unpack_nibbles},
     search::legacy,
 };
 
@@ -43,13 +43,12 @@ weight = scale * code + minimum
     type Block = BlockQ5_1;
 
     #[inline(always)]
-    fn decode(block: &BlockQ5_1, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ5_1, out: &mut Decoded) {
         out.scales[0] = block.scale.to_f32();
         out.mins[0] = -block.min.to_f32();
-        let codes = &mut out.codes[..32];
-        codes.fill(0);
-        unpack::<4, 16, 0>(&block.nibbles, codes);
-        unpack::<1, 1, 4>(&block.high_bits, codes);
+        let codes = &mut out.codes.as_chunks_mut().0[0];
+        unpack_nibbles(simd, &block.nibbles, codes);
+        unpack_bits::<S, 4>(simd, block.high_bits, codes);
     }
 
     #[inline(always)]

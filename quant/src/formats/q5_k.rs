@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_six_bit_pairs},
+    packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_high, unpack_six_bit_pairs},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -66,16 +66,15 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ5_K;
 
     #[inline(always)]
-    fn decode(block: &BlockQ5_K, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ5_K, out: &mut Decoded) {
         let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
         let (scales, mins) = unpack_six_bit_pairs(&block.groups);
         for j in 0..8 {
             out.scales[j] = scale * f32::from(scales[j]);
             out.mins[j] = min * f32::from(mins[j]);
         }
-        out.codes.fill(0);
-        unpack::<4, 32, 0>(&block.nibbles, &mut out.codes);
-        unpack::<1, 32, 4>(&block.high_bits, &mut out.codes);
+        unpack::<S, 4, 32>(simd, &block.nibbles, &mut out.codes);
+        unpack_high::<S, 1, 32, 4>(simd, &block.high_bits, &mut out.codes);
     }
 
     #[inline(always)]

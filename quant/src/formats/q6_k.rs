@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     format::{BlockFormat, Decoded},
     kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -64,16 +64,13 @@ weight = scale * scale_code * (code - 32)
     type Block = BlockQ6_K;
 
     #[inline(always)]
-    fn decode(block: &BlockQ6_K, out: &mut Decoded) {
+    fn decode<S: Simd>(simd: S, block: &BlockQ6_K, out: &mut Decoded) {
         let scale = block.scale.to_f32();
-        for (out, &code) in out.scales.iter_mut().zip(&block.groups) {
-            *out = scale * f32::from(code);
-        }
+        simd.store(simd.mul(simd.splat(scale), simd.widen_bytes(&block.groups)), &mut out.scales);
         out.mins.fill(0.0);
-        out.codes.fill(0);
-        unpack::<4, 64, 0>(&block.nibbles, &mut out.codes);
-        unpack::<2, 32, 4>(&block.high_bits, &mut out.codes);
-        out.codes.iter_mut().for_each(|code| *code -= 32);
+        unpack::<S, 4, 64>(simd, &block.nibbles, &mut out.codes);
+        unpack_high::<S, 2, 32, 4>(simd, &block.high_bits, &mut out.codes);
+        shift_codes(simd, &mut out.codes, -32);
     }
 
     #[inline(always)]

@@ -7,7 +7,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
+    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
 };
 
 mod code_tile;
@@ -29,6 +30,7 @@ impl Simd for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type M = [__m256; 2];
+    type B = __m256i;
     type W = Codes;
 
     #[inline(always)]
@@ -203,6 +205,63 @@ impl Simd for Avx2 {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn dot_quads(
+        self,
+        codes: &[i8; QUAD_CODES],
+        activations: &[i8; QUAD_CODES],
+        signs: CodeSigns,
+    ) -> [__m256; 2] {
+        // SAFETY: 32 bytes are read from either half of arrays of 64; the token proves AVX2.
+        unsafe {
+            let mut sums = [_mm256_setzero_ps(); 2];
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let codes = _mm256_loadu_si256(codes.as_ptr().add(32 * half).cast());
+                let activations = _mm256_loadu_si256(activations.as_ptr().add(32 * half).cast());
+                let pairs = match signs {
+                    CodeSigns::NonNegative => _mm256_maddubs_epi16(codes, activations),
+                    CodeSigns::Both => {
+                        let signed = _mm256_sign_epi8(activations, codes);
+                        _mm256_maddubs_epi16(_mm256_abs_epi8(codes), signed)
+                    }
+                };
+                *sum = _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
+    fn spread_4(self, values: &[f32; 4]) -> [__m256; 2] {
+        // SAFETY: 16 bytes are read from an array of 4 f32.
+        unsafe {
+            let values = _mm256_broadcast_ps(&_mm_loadu_ps(values.as_ptr()));
+            let low = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+            let high = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
+            [_mm256_permutevar8x32_ps(values, low), _mm256_permutevar8x32_ps(values, high)]
+        }
+    }
+
+    #[inline(always)]
+    fn spread_2(self, values: &[f32; 2]) -> [__m256; 2] {
+        // SAFETY: the token proves AVX2.
+        unsafe { [_mm256_broadcast_ss(&values[0]), _mm256_broadcast_ss(&values[1])] }
+    }
+
+    byte_vectors! {}
+
+    #[inline(always)]
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> [__m256; 2] {
+        // SAFETY: 16 bytes are read from an array of 16.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))),
+            ]
+        }
     }
 
     #[inline(always)]

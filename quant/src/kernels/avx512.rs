@@ -6,7 +6,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
+    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
 };
 
 /// Proof that the machine has the features of [`Isa::Avx512`].
@@ -22,6 +23,7 @@ impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
     type M = __mmask16;
+    type B = __m256i;
     type W = __m512i;
 
     #[inline(always)]
@@ -173,6 +175,56 @@ impl Simd for Avx512 {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn dot_quads(
+        self,
+        codes: &[i8; QUAD_CODES],
+        activations: &[i8; QUAD_CODES],
+        signs: CodeSigns,
+    ) -> __m512 {
+        // SAFETY: 64 bytes are read from arrays of 64; the token proves AVX-512 BW and VNNI.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let codes = _mm512_loadu_si512(codes.as_ptr().cast());
+            let activations = _mm512_loadu_si512(activations.as_ptr().cast());
+            let sums = match signs {
+                CodeSigns::NonNegative => _mm512_dpbusd_epi32(zero, codes, activations),
+                CodeSigns::Both => {
+                    let negative = _mm512_movepi8_mask(codes);
+                    let signed = _mm512_mask_sub_epi8(activations, negative, zero, activations);
+                    _mm512_dpbusd_epi32(zero, _mm512_abs_epi8(codes), signed)
+                }
+            };
+            _mm512_cvtepi32_ps(sums)
+        }
+    }
+
+    #[inline(always)]
+    fn spread_4(self, values: &[f32; 4]) -> __m512 {
+        // SAFETY: 16 bytes are read from an array of 4 f32.
+        unsafe {
+            let values = _mm512_castps128_ps512(_mm_loadu_ps(values.as_ptr()));
+            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_ps(lanes, values)
+        }
+    }
+
+    #[inline(always)]
+    fn spread_2(self, values: &[f32; 2]) -> __m512 {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe {
+            _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(values[0]), _mm512_set1_ps(values[1]))
+        }
+    }
+
+    byte_vectors! {}
+
+    #[inline(always)]
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> __m512 {
+        // SAFETY: 16 bytes are read from an array of 16.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()))) }
     }
 
     #[inline(always)]

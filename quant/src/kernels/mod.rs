@@ -12,7 +12,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod byte_vectors;
 mod isa;
+mod lane_sums;
 mod panel;
 mod roofline;
 mod scalar;
@@ -25,10 +28,11 @@ mod work;
 mod tests;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
+pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
 pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
-    ACTIVATION_GROUP, Accumulators, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
+    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
 };
 pub(crate) use vector::{sum, sum_of_squares};
 pub(crate) use work::Work;
@@ -182,6 +186,11 @@ macro_rules! row {
 use {cell, cells, operations, row};
 
 operations! { columns! {} }
+
+/// The row that every machine has.
+pub(crate) fn scalar() -> &'static Kernels {
+    &scalar::ROW
+}
 
 impl Kernels {
     /// The row of an instruction set, if this machine has it.

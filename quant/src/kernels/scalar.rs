@@ -5,7 +5,8 @@ use std::array;
 use half::f16;
 
 use super::{
-    Accumulators, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeTile, LANES, Lanes, TILE_TOKENS, Words, row, simd::Simd,
+    tile,
 };
 
 /// Portable code; needs no feature.
@@ -18,6 +19,7 @@ impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
     type M = [bool; LANES];
+    type B = [u8; BYTES];
     type W = [u32; LANES];
 
     #[inline(always)]
@@ -152,6 +154,46 @@ impl Simd for Scalar {
     #[inline(always)]
     fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES] {
         array::from_fn(|i| Words(rows.map(|row| row[i])))
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> [u8; BYTES] {
+        *bytes
+    }
+
+    #[inline(always)]
+    fn store_bytes(self, bytes: [u8; BYTES], out: &mut [i8; BYTES]) {
+        *out = bytes.map(|byte| byte as i8);
+    }
+
+    #[inline(always)]
+    fn or_bytes(self, a: [u8; BYTES], b: [u8; BYTES]) -> [u8; BYTES] {
+        array::from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn add_bytes(self, bytes: [u8; BYTES], addend: i8) -> [u8; BYTES] {
+        bytes.map(|byte| byte.wrapping_add_signed(addend))
+    }
+
+    #[inline(always)]
+    fn fields(self, bytes: [u8; BYTES], right: usize, mask: u8, left: usize) -> [u8; BYTES] {
+        bytes.map(|byte| ((byte >> right) & mask) << left)
+    }
+
+    #[inline(always)]
+    fn nibbles(self, bytes: &[u8; 16]) -> [u8; BYTES] {
+        array::from_fn(|i| (bytes[i % 16] >> (i / 16 * 4)) & 15)
+    }
+
+    #[inline(always)]
+    fn spread_bits(self, bits: u32, value: u8) -> [u8; BYTES] {
+        array::from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 })
+    }
+
+    #[inline(always)]
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> [f32; LANES] {
+        bytes.map(f32::from)
     }
 
     #[inline(always)]

@@ -7,6 +7,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::{CodeSigns, QUAD_CODES};
+
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
@@ -18,6 +20,9 @@ pub(crate) const TILE_TOKENS: usize = 12;
 
 /// Activations that share a scale in `fast` products.
 pub(crate) const ACTIVATION_GROUP: usize = 32;
+
+/// Bytes of a vector of bytes.
+pub(crate) const BYTES: usize = 32;
 
 /// One f32 per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -42,6 +47,8 @@ pub(crate) trait Simd: Copy {
     type I: Copy;
     /// Sixteen answers.
     type M: Copy;
+    /// 32 bytes.
+    type B: Copy;
     /// Sixteen words of weight codes, made ready for [`dot`](Self::dot).
     type W: Copy;
 
@@ -101,6 +108,58 @@ pub(crate) trait Simd: Copy {
 
     /// Word `i` of `rows[r]` becomes lane `r` of vector `i`.
     fn transpose(self, rows: [&[u32; LANES]; LANES]) -> [Words; LANES];
+
+    fn load_bytes(self, bytes: &[u8; BYTES]) -> Self::B;
+    fn store_bytes(self, bytes: Self::B, out: &mut [i8; BYTES]);
+    fn or_bytes(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Adds to each byte, wrapping.
+    fn add_bytes(self, bytes: Self::B, addend: i8) -> Self::B;
+    /// Of each byte `((byte >> right) & mask) << left`, which fits a byte.
+    fn fields(self, bytes: Self::B, right: usize, mask: u8, left: usize) -> Self::B;
+    /// The low halves of sixteen bytes, and after them the high halves.
+    fn nibbles(self, bytes: &[u8; 16]) -> Self::B;
+    /// `value` in each byte whose bit is set, the lowest first; zero in the others.
+    fn spread_bits(self, bits: u32, value: u8) -> Self::B;
+    /// Sixteen bytes as f32.
+    fn widen_bytes(self, bytes: &[i8; LANES]) -> Self::F;
+
+    /// In each lane the exact sum of four codes by four activations of -127..=127.
+    #[inline(always)]
+    fn dot_quads(
+        self,
+        codes: &[i8; QUAD_CODES],
+        activations: &[i8; QUAD_CODES],
+        _signs: CodeSigns,
+    ) -> Self::F {
+        let mut sums = [0.0; LANES];
+        let quads = codes.as_chunks::<4>().0.iter().zip(activations.as_chunks::<4>().0);
+        for (sum, (codes, activations)) in sums.iter_mut().zip(quads) {
+            let products =
+                codes.iter().zip(activations).map(|(&c, &a)| i32::from(c) * i32::from(a));
+            *sum = products.sum::<i32>() as f32;
+        }
+        self.load(&sums)
+    }
+
+    /// Each of four values in four lanes.
+    #[inline(always)]
+    fn spread_4(self, values: &[f32; 4]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = values[i / 4];
+        }
+        self.load(&lanes)
+    }
+
+    /// Each of two values in eight lanes.
+    #[inline(always)]
+    fn spread_2(self, values: &[f32; 2]) -> Self::F {
+        let mut lanes = [0.0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = values[i / 8];
+        }
+        self.load(&lanes)
+    }
 
     /// The f32 of sixteen half-precision numbers, little endian.
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> Self::F;

@@ -1,0 +1,70 @@
+//! 32 bytes in a 256-bit register, for both rows of x86-64.
+
+/// Methods of [`Simd`](super::Simd) for types whose token proves AVX2.
+macro_rules! byte_vectors {
+    () => {
+        #[inline(always)]
+        fn load_bytes(self, bytes: &[u8; BYTES]) -> __m256i {
+            // SAFETY: 32 bytes are read from an array of 32.
+            unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        fn store_bytes(self, bytes: __m256i, out: &mut [i8; BYTES]) {
+            // SAFETY: 32 bytes are written to an array of 32.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
+        }
+
+        #[inline(always)]
+        fn or_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: the token proves the feature.
+            unsafe { _mm256_or_si256(a, b) }
+        }
+
+        #[inline(always)]
+        fn add_bytes(self, bytes: __m256i, addend: i8) -> __m256i {
+            // SAFETY: the token proves the feature.
+            unsafe { _mm256_add_epi8(bytes, _mm256_set1_epi8(addend)) }
+        }
+
+        #[inline(always)]
+        fn fields(self, bytes: __m256i, right: usize, mask: u8, left: usize) -> __m256i {
+            // SAFETY: the token proves the feature.
+            unsafe {
+                // Bits of the neighbour come in above, where the mask has none.
+                let down = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(right as i32));
+                let fields = _mm256_and_si256(down, _mm256_set1_epi8(mask as i8));
+                _mm256_sll_epi16(fields, _mm_cvtsi32_si128(left as i32))
+            }
+        }
+
+        #[inline(always)]
+        fn nibbles(self, bytes: &[u8; 16]) -> __m256i {
+            // SAFETY: 16 bytes are read from an array of 16.
+            unsafe {
+                let low = _mm_loadu_si128(bytes.as_ptr().cast());
+                let both = _mm256_set_m128i(_mm_srli_epi16::<4>(low), low);
+                _mm256_and_si256(both, _mm256_set1_epi8(15))
+            }
+        }
+
+        #[inline(always)]
+        fn spread_bits(self, bits: u32, value: u8) -> __m256i {
+            // SAFETY: the token proves the feature.
+            unsafe {
+                let byte_of_each = _mm256_setr_epi64x(
+                    0,
+                    0x0101_0101_0101_0101,
+                    0x0202_0202_0202_0202,
+                    0x0303_0303_0303_0303,
+                );
+                let own_byte = _mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte_of_each);
+                let own_bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(own_byte, own_bit), own_bit);
+                _mm256_and_si256(set, _mm256_set1_epi8(value as i8))
+            }
+        }
+    };
+}
+
+pub(super) use byte_vectors;
