@@ -44,3 +44,11 @@ impl Corpus {
         window
     }
 }
+
+#[cfg(test)]
+impl Corpus {
+    /// These tokens, with nothing in front of a window.
+    pub(crate) fn of(tokens: Vec<u32>) -> Corpus {
+        Corpus { tokens, window_start: None }
+    }
+}

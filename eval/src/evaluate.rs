@@ -4,9 +4,9 @@ use crate::{
     Corpus, Error, Llama, Mode, Progress, Report,
     error::Result,
     head::{self, Prediction},
-    llama::{Body, Workspace},
+    llama::Body,
     statistics::{self, TokenScore},
-    windows::Windows,
+    windows::{Window, Windows},
 };
 
 /// Tokens per window by the field's convention.
@@ -49,10 +49,12 @@ pub struct Recorded<'m> {
     context: usize,
     tokens: Vec<u32>,
     window_start: Option<u32>,
-    hidden: Vec<Vec<f32>>,
+    windows: usize,
+    hidden: Vec<f32>,
 }
 
-/// Evaluates `subject` on `corpus`, on the threads of the current rayon pool, one window each.
+/// Evaluates `subject` on `corpus`, on the threads of the current rayon pool, some windows at a
+/// time.
 ///
 /// # Errors
 ///
@@ -69,21 +71,20 @@ pub fn evaluate(
     windows.check_vocabulary(subject.hyperparameters().vocabulary_size)?;
     let base = Base::prepare(against, subject, &windows, options.mode)?;
     let body = Body::new(subject, windows.context(), options.mode);
-    let (scores, _) = windows.run(progress, Workspace::default, |workspace, index, window| {
-        let hidden = body.hidden(window.inputs(), window.scored(), workspace);
+    let mut workspace = body.workspace();
+    let scores = windows.run(progress, |first, pass| {
+        let hidden = body.hidden(pass, &mut workspace);
         let subject = Prediction { head: subject.head(), hidden: &hidden };
         let base_hidden;
         let base = match &base {
             Base::Nothing => None,
             Base::Body(body) => {
-                base_hidden = body.hidden(window.inputs(), window.scored(), workspace);
+                base_hidden = body.hidden(pass, &mut workspace);
                 Some(Prediction { head: body.llama().head(), hidden: &base_hidden })
             }
-            Base::Recorded(recorded) => {
-                Some(Prediction { head: recorded.base.head(), hidden: &recorded.hidden[index] })
-            }
+            Base::Recorded(recorded) => Some(recorded.prediction(first, pass)),
         };
-        (head::score(subject, base, window.targets(), options.mode), ())
+        head::score(subject, base, &targets(pass), options.mode)
     })?;
     Ok(report(&scores, &windows, options.mode))
 }
@@ -102,10 +103,16 @@ pub fn record<'m>(
     let windows = Windows::plan(corpus, options)?;
     windows.check_vocabulary(base.hyperparameters().vocabulary_size)?;
     let body = Body::new(base, windows.context(), options.mode);
-    let (scores, hidden) = windows.run(progress, Workspace::default, |workspace, _, window| {
-        let hidden = body.hidden(window.inputs(), window.scored(), workspace);
-        let prediction = Prediction { head: base.head(), hidden: &hidden };
-        (head::score(prediction, None, window.targets(), options.mode), hidden)
+    let mut workspace = body.workspace();
+    let mut hidden = Vec::new();
+    let scores = windows.run(progress, |_, pass| {
+        let own = body.hidden(pass, &mut workspace);
+        if hidden.is_empty() {
+            hidden.reserve_exact(own.len() / pass.len() * windows.count());
+        }
+        hidden.extend_from_slice(&own);
+        let prediction = Prediction { head: base.head(), hidden: &own };
+        head::score(prediction, None, &targets(pass), options.mode)
     })?;
     let recorded = Recorded {
         base,
@@ -113,6 +120,7 @@ pub fn record<'m>(
         context: windows.context(),
         tokens: windows.tokens().to_vec(),
         window_start: windows.window_start(),
+        windows: windows.count(),
         hidden,
     };
     Ok((report(&scores, &windows, options.mode), recorded))
@@ -155,12 +163,19 @@ impl<'a> Base<'a> {
 }
 
 impl Recorded<'_> {
+    /// What the base's prediction of some windows is made from, given the index of the first.
+    fn prediction(&self, first: usize, pass: &[Window]) -> Prediction<'_> {
+        let per_window = self.hidden.len() / self.windows;
+        let hidden = &self.hidden[first * per_window..][..pass.len() * per_window];
+        Prediction { head: self.base.head(), hidden }
+    }
+
     fn check(&self, windows: &Windows<'_>, mode: Mode) -> Result<()> {
         let what = if self.mode != mode {
             "mode"
         } else if self.context != windows.context() {
             "window length"
-        } else if self.hidden.len() != windows.count() {
+        } else if self.windows != windows.count() {
             "number of windows"
         } else if self.tokens != windows.tokens() {
             "text"
@@ -171,6 +186,11 @@ impl Recorded<'_> {
         };
         Err(Error::Recording { what })
     }
+}
+
+/// The true tokens of some windows.
+fn targets(windows: &[Window]) -> Vec<u32> {
+    windows.iter().flat_map(Window::targets).copied().collect()
 }
 
 fn report(scores: &[TokenScore], windows: &Windows<'_>, mode: Mode) -> Report {

@@ -1,16 +1,26 @@
 //! The head: from final hidden states to the score of each true token. The logits of a slice of the
 //! vocabulary exist at a time; softmax and KL divergence are accumulated over the slices.
 
+use std::ops::Range;
+
 use llq_quant::{
     Activations, Matrix, Mode, Scratch,
     kernels::{self, Kernels},
     matmul,
 };
+use rayon::prelude::*;
 
-use crate::statistics::{BaseScore, TokenScore};
+use crate::{
+    pool::Pool,
+    statistics::{BaseScore, TokenScore},
+};
 
-/// Rows of the head multiplied at a time: the logits of 255 tokens then take 255 KiB.
-const SLICE: usize = 256;
+/// Rows of the head multiplied at a time: the logits of 1020 tokens then take 510 KiB.
+const SLICE: usize = 128;
+
+/// Rows of the head that are a task of one thread. Sums are over each task's rows first, so this
+/// must not depend on the number of threads.
+const TASK: usize = 8 * SLICE;
 
 /// Below zero a KL divergence can only be rounding: single exponentials err by 2⁻²² or less, and
 /// their sums no more. What is further below would be a fault, and is to be seen.
@@ -32,89 +42,92 @@ pub(crate) fn score(
     targets: &[u32],
     mode: Mode,
 ) -> Vec<TokenScore> {
-    let kernels = kernels::selected();
     let vocabulary = subject.head.rows();
-    let mut subject = Logits::new(subject, targets, mode);
-    let mut base = base.map(|base| Logits::new(base, targets, mode));
-    let mut differences = vec![0.0; if base.is_some() { targets.len() } else { 0 }];
-    let mut scratch = Scratch::default();
-    for first in (0..vocabulary).step_by(SLICE) {
-        let rows = first..vocabulary.min(first + SLICE);
-        subject.compute(rows.clone(), &mut scratch);
-        if let Some(base) = &mut base {
-            base.compute(rows, &mut scratch);
-            base.accumulate_differences(kernels, &subject, &mut differences);
-        }
-        subject.accumulate(kernels);
-    }
-    match base {
-        None => subject.softmaxes.iter().map(|s| TokenScore { nll: s.nll(), base: None }).collect(),
-        Some(base) => (subject.softmaxes.iter().zip(&base.softmaxes))
-            .zip(&differences)
-            .map(|((subject, base), &difference)| subject.against(base, difference))
-            .collect(),
-    }
+    let subject = Head::new(subject, mode);
+    let base = base.map(|base| Head::new(base, mode));
+    let buffers = Pool::<Buffers>::default();
+    let tasks: Vec<[Vec<Softmax>; 2]> = (0..vocabulary.div_ceil(TASK))
+        .into_par_iter()
+        .map(|task| {
+            let rows = task * TASK..vocabulary.min((task + 1) * TASK);
+            buffers.with(|buffers| softmaxes(&subject, base.as_ref(), rows, targets, buffers))
+        })
+        .collect();
+    let whole = |model: usize, token: usize| {
+        tasks.iter().map(|task| task[model][token]).fold(Softmax::EMPTY, Softmax::merge)
+    };
+    let token_score = |token| match &base {
+        None => TokenScore { nll: whole(SUBJECT, token).nll(), base: None },
+        Some(_) => whole(SUBJECT, token).against(&whole(BASE, token)),
+    };
+    (0..targets.len()).into_par_iter().map(token_score).collect()
 }
 
-/// The logits of one model over a slice of the vocabulary, and the softmax over all slices so far.
-struct Logits<'a> {
-    head: &'a Matrix<'a>,
-    targets: &'a [u32],
+const SUBJECT: usize = 0;
+const BASE: usize = 1;
+
+/// One model's hidden states, ready for its head.
+struct Head<'a> {
+    matrix: &'a Matrix<'a>,
     activations: Activations,
-    slice: std::ops::Range<usize>,
-    logits: Vec<f32>,
-    exponentials: Vec<f32>,
-    softmaxes: Vec<Softmax>,
 }
 
-impl<'a> Logits<'a> {
-    fn new(prediction: Prediction<'a>, targets: &'a [u32], mode: Mode) -> Logits<'a> {
-        Logits {
-            head: prediction.head,
-            targets,
-            activations: Activations::new(mode, prediction.hidden, prediction.head.cols()),
-            slice: 0..0,
-            logits: Vec::new(),
-            exponentials: vec![0.0; SLICE],
-            softmaxes: vec![Softmax::EMPTY; targets.len()],
-        }
+/// Buffers of one thread.
+#[derive(Default)]
+struct Buffers {
+    logits: [Vec<f32>; 2],
+    exponentials: Vec<f32>,
+    products: Scratch,
+}
+
+impl<'a> Head<'a> {
+    fn new(prediction: Prediction<'a>, mode: Mode) -> Head<'a> {
+        let Prediction { head: matrix, hidden } = prediction;
+        let mut activations = Activations::empty(mode);
+        let parts = activations.parts(hidden.len() / matrix.cols(), matrix.cols(), &[matrix]);
+        let rows = hidden.par_chunks(Activations::PART_TOKENS * matrix.cols());
+        parts.into_par_iter().zip(rows).for_each(|(part, rows)| part.fill(rows));
+        Head { matrix, activations }
     }
 
-    /// Computes the logits of a slice of the vocabulary.
-    fn compute(&mut self, slice: std::ops::Range<usize>, scratch: &mut Scratch) {
-        self.logits.resize(slice.len() * self.targets.len(), 0.0);
-        matmul(&self.head.row_range(slice.clone()), &self.activations, &mut self.logits, scratch);
-        self.slice = slice;
+    /// The logits of the tokens `rows`, for one predicted token after another.
+    fn logits(&self, rows: &Range<usize>, logits: &mut Vec<f32>, products: &mut Scratch) {
+        logits.resize(rows.len() * self.activations.tokens(), 0.0);
+        matmul(&self.matrix.row_range(rows.clone()), &self.activations, logits, products);
     }
+}
 
-    /// Adds the slice to the softmaxes.
-    fn accumulate(&mut self, kernels: &Kernels) {
-        let exponentials = &mut self.exponentials[..self.slice.len()];
-        let tokens = self.logits.chunks_exact(self.slice.len()).zip(self.targets);
-        for ((logits, &target), softmax) in tokens.zip(&mut self.softmaxes) {
-            softmax.add(kernels, logits, self.slice.start, target, exponentials);
-        }
-    }
-
-    /// Adds the slice to the softmaxes, and to `differences` the sum over it of
-    /// `e^(own logit - own maximum) * (own logit - other's logit)`.
-    fn accumulate_differences(
-        &mut self,
-        kernels: &Kernels,
-        other: &Logits<'_>,
-        differences: &mut [f64],
-    ) {
-        let exponentials = &mut self.exponentials[..self.slice.len()];
-        let tokens = self.logits.chunks_exact(self.slice.len()).zip(self.targets);
-        let others = other.logits.chunks_exact(self.slice.len()).zip(differences);
-        for (((logits, &target), softmax), (others, difference)) in
-            tokens.zip(&mut self.softmaxes).zip(others)
+/// The softmaxes of subject and base over a range of the vocabulary.
+fn softmaxes(
+    subject: &Head<'_>,
+    base: Option<&Head<'_>>,
+    rows: Range<usize>,
+    targets: &[u32],
+    buffers: &mut Buffers,
+) -> [Vec<Softmax>; 2] {
+    let kernels = kernels::selected();
+    let of = |tokens: usize| vec![Softmax::EMPTY; tokens];
+    let mut softmaxes = [of(targets.len()), of(if base.is_some() { targets.len() } else { 0 })];
+    let Buffers { logits: [logits, base_logits], exponentials, products } = buffers;
+    for first in rows.clone().step_by(SLICE) {
+        let slice = first..rows.end.min(first + SLICE);
+        exponentials.resize(slice.len(), 0.0);
+        subject.logits(&slice, logits, products);
+        let logits = logits.chunks_exact(slice.len());
+        for ((logits, softmax), &target) in logits.clone().zip(&mut softmaxes[SUBJECT]).zip(targets)
         {
-            let rescale = softmax.add(kernels, logits, self.slice.start, target, exponentials);
-            *difference *= rescale;
-            *difference += weighted_difference(exponentials, logits, others);
+            softmax.add(kernels, logits, first, target, exponentials);
+        }
+        if let Some(base) = base {
+            base.logits(&slice, base_logits, products);
+            let both = base_logits.chunks_exact(slice.len()).zip(logits);
+            for (((own, others), softmax), &target) in both.zip(&mut softmaxes[BASE]).zip(targets) {
+                softmax.add(kernels, own, first, target, exponentials);
+                softmax.difference += weighted_difference(exponentials, own, others);
+            }
         }
     }
+    softmaxes
 }
 
 /// The softmax of one token's logits, as far as they are known.
@@ -125,15 +138,17 @@ struct Softmax {
     top: usize,
     /// Sum of `e^(logit - max)`.
     sum: f64,
+    /// In a base model: sum of `e^(logit - max) * (logit - the subject's logit)`.
+    difference: f64,
     /// Logit of the true token, once known.
     target: f32,
 }
 
 impl Softmax {
-    const EMPTY: Softmax = Softmax { max: f32::NEG_INFINITY, top: 0, sum: 0.0, target: f32::NAN };
+    const EMPTY: Softmax =
+        Softmax { max: f32::NEG_INFINITY, top: 0, sum: 0.0, difference: 0.0, target: f32::NAN };
 
-    /// Adds the logits of the tokens from `first` on; leaves `e^(logit - max)` in `exponentials`
-    /// and returns what sums over earlier logits are to be multiplied by.
+    /// Adds the logits of the tokens from `first` on; leaves `e^(logit - max)` in `exponentials`.
     fn add(
         &mut self,
         kernels: &Kernels,
@@ -141,20 +156,38 @@ impl Softmax {
         first: usize,
         target: u32,
         exponentials: &mut [f32],
-    ) -> f64 {
+    ) {
         let max = kernels.max(logits);
-        let mut rescale = 1.0;
         if max > self.max {
-            rescale = (f64::from(self.max) - f64::from(max)).exp();
-            self.max = max;
+            self.rescale(max);
             self.top = first + kernels.argmax(logits).unwrap_or_default();
         }
         kernels.exp_shifted(logits, self.max, exponentials);
-        self.sum = self.sum * rescale + sum(exponentials);
+        self.sum += sum(exponentials);
         if let Some(&logit) = (target as usize).checked_sub(first).and_then(|i| logits.get(i)) {
             self.target = logit;
         }
-        rescale
+    }
+
+    /// The softmax of these logits and those of later tokens.
+    fn merge(mut self, mut later: Softmax) -> Softmax {
+        if later.max > self.max {
+            self.rescale(later.max);
+            self.top = later.top;
+        } else {
+            later.rescale(self.max);
+        }
+        let target = if self.target.is_nan() { later.target } else { self.target };
+        let (sum, difference) = (self.sum + later.sum, self.difference + later.difference);
+        Softmax { sum, difference, target, ..self }
+    }
+
+    /// Makes `max` what the sums are relative to.
+    fn rescale(&mut self, max: f32) {
+        let factor = (f64::from(self.max) - f64::from(max)).exp();
+        self.max = max;
+        self.sum *= factor;
+        self.difference *= factor;
     }
 
     /// Logarithm of the sum of all `e^logit`.
@@ -166,10 +199,10 @@ impl Softmax {
         self.log_sum() - f64::from(self.target)
     }
 
-    /// The score beside `base`, `difference` being `Σ e^(base logit - base max) * (base logit -
-    /// own logit)`: with p = e^(base logit) / Z, KL = Σ p (base logit - own logit) - ln Z + ln Z'.
-    fn against(&self, base: &Softmax, difference: f64) -> TokenScore {
-        let kld = difference / base.sum - (base.log_sum() - self.log_sum());
+    /// The score beside `base`: with p = e^(base logit) / Z, KL = Σ p (base logit - own logit)
+    /// - ln Z + ln Z'.
+    fn against(&self, base: &Softmax) -> TokenScore {
+        let kld = base.difference / base.sum - (base.log_sum() - self.log_sum());
         let kld = if (-KLD_ROUNDING..=0.0).contains(&kld) { 0.0 } else { kld };
         let base = BaseScore { nll: base.nll(), kld, same_top: self.top == base.top };
         TokenScore { nll: self.nll(), base: Some(base) }
@@ -207,12 +240,9 @@ fn weighted_difference(weights: &[f32], a: &[f32], b: &[f32]) -> f64 {
 mod tests {
     use super::*;
 
-    fn softmax(sum: f64) -> Softmax {
-        Softmax { max: 1.0, top: 0, sum, target: 1.0 }
-    }
-
     fn kld(difference: f64) -> f64 {
-        softmax(2.0).against(&softmax(2.0), difference).base.unwrap().kld
+        let subject = Softmax { max: 1.0, sum: 2.0, target: 1.0, ..Softmax::EMPTY };
+        subject.against(&Softmax { difference, ..subject }).base.unwrap().kld
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Model ─► Tokenizer ─► Corpus (tokens in windows)
-//!   └────► Llama ─► body: hidden states of one window ─► head: streamed scores ─► Report
+//!   └────► Llama ─► body: hidden states of some windows ─► head: streamed scores ─► Report
 //! ```
 //!
 //! The number follows the field's convention (windows of 512 tokens, the first replaced by BOS
@@ -17,6 +17,7 @@ mod evaluate;
 mod head;
 mod keys;
 mod llama;
+mod pool;
 mod progress;
 mod report;
 mod statistics;

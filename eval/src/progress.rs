@@ -1,6 +1,6 @@
 //! How an evaluation tells how far it is.
 
-/// Hears of every finished window, from whichever thread finished it.
+/// Hears of every finished window, in the order of the text.
 pub trait Progress: Sync {
     /// `windows` windows of `context` tokens are going to be evaluated.
     fn start(&self, windows: usize, context: usize);
@@ -15,8 +15,7 @@ impl Progress for () {
     fn window(&self, _running: Running) {}
 }
 
-/// Where an evaluation stands. Windows finish in any order, so only the final report is
-/// reproducible.
+/// Where an evaluation stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Running {
     /// Windows finished so far.

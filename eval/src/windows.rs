@@ -1,14 +1,6 @@
-//! The windows of a corpus that are evaluated, and running over them in parallel.
+//! The windows of a corpus that are evaluated, and running over them in passes.
 
-use std::{
-    ops::Range,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
-
-use rayon::prelude::*;
+use std::ops::Range;
 
 use crate::{
     Corpus, Error, Options, Progress, Running,
@@ -18,6 +10,10 @@ use crate::{
 
 /// The shortest window with a scored token.
 pub const LEAST_CONTEXT: usize = 3;
+
+/// Tokens that pass through the model together at the most, where windows are not longer. Weights
+/// are unpacked once for all of them, and what takes memory grows with them.
+const PASS_TOKENS: usize = 2048;
 
 /// Which windows of which corpus.
 #[derive(Clone, Copy, Debug)]
@@ -78,44 +74,38 @@ impl<'c> Windows<'c> {
         self.corpus.window_start()
     }
 
-    /// Scores every window, each on one thread, and gathers in the order of the text what `score`
-    /// returns beside the scores. After a window without finite scores only the ones before it are
-    /// still scored, so that the first of such is named whatever thread meets it.
-    pub(crate) fn run<W: Send, T: Send>(
+    /// Scores the windows in passes of as equal numbers as can be, and gathers the scores in the
+    /// order of the text. `score` gets the windows of a pass and the index of the first.
+    pub(crate) fn run(
         &self,
         progress: &dyn Progress,
-        workspace: impl Fn() -> W + Sync + Send,
-        score: impl Fn(&mut W, usize, &Window) -> (Vec<TokenScore>, T) + Sync + Send,
-    ) -> Result<(Vec<TokenScore>, Vec<T>)> {
+        mut score: impl FnMut(usize, &[Window]) -> Vec<TokenScore> + Send,
+    ) -> Result<Vec<TokenScore>> {
         progress.start(self.count, self.context);
-        let tally = Mutex::new(Tally { done: 0, nll: 0.0, tokens: 0 });
-        let not_finite = AtomicUsize::new(usize::MAX);
-        let idle = Pool { workspaces: Mutex::default() };
-        let windows: Vec<Option<(Vec<TokenScore>, T)>> = (0..self.count)
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|index| {
-                if not_finite.load(Relaxed) < index {
-                    return None;
+        let mut tally = Tally { done: 0, nll: 0.0, tokens: 0 };
+        let mut scores = Vec::new();
+        for pass in self.passes() {
+            let windows: Vec<Window> = pass.clone().map(|index| self.window(index)).collect();
+            let scored = windows[0].scored().len();
+            // On a thread of the pool, so that the many small steps need no waking of one.
+            scores.extend(rayon::scope(|_| score(pass.start, &windows)));
+            for window in pass {
+                let own = &scores[window * scored..][..scored];
+                if !own.iter().all(TokenScore::is_finite) {
+                    return Err(Error::NotFinite { window });
                 }
-                let mut own = idle.take().unwrap_or_else(&workspace);
-                let (scores, beside) = score(&mut own, index, &self.window(index));
-                idle.put(own);
-                if !scores.iter().all(TokenScore::is_finite) {
-                    not_finite.fetch_min(index, Relaxed);
-                    return None;
-                }
-                progress.window(Tally::add(&tally, &scores, self.count));
-                Some((scores, beside))
-            })
-            .collect();
-        match not_finite.into_inner() {
-            usize::MAX => {
-                let (scores, beside): (Vec<_>, Vec<T>) = windows.into_iter().flatten().unzip();
-                Ok((scores.concat(), beside))
+                progress.window(tally.add(own, self.count));
             }
-            window => Err(Error::NotFinite { window }),
         }
+        Ok(scores)
+    }
+
+    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let count = self.count;
+        let most = (PASS_TOKENS / self.context).max(1);
+        let passes = count.div_ceil(most);
+        let start = move |pass| pass * (count / passes) + (count % passes).min(pass);
+        (0..passes).map(move |pass| start(pass)..start(pass + 1))
     }
 
     fn window(&self, index: usize) -> Window {
@@ -145,26 +135,6 @@ impl Window {
     }
 }
 
-/// Workspaces that no thread uses just now: there are never more than threads.
-struct Pool<W> {
-    workspaces: Mutex<Vec<W>>,
-}
-
-impl<W> Pool<W> {
-    fn take(&self) -> Option<W> {
-        self.lock().pop()
-    }
-
-    fn put(&self, workspace: W) {
-        self.lock().push(workspace);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<W>> {
-        // A thread that panicked elsewhere leaves the list whole.
-        self.workspaces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The running figures.
 struct Tally {
     done: usize,
@@ -173,14 +143,11 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(tally: &Mutex<Tally>, scores: &[TokenScore], windows: usize) -> Running {
-        // A thread that panicked elsewhere does not spoil a sum.
-        let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.done += 1;
-        tally.tokens += scores.len();
-        tally.nll += statistics::total_nll(scores);
-        let perplexity = (tally.nll / tally.tokens as f64).exp();
-        Running { done: tally.done, windows, perplexity }
+    fn add(&mut self, scores: &[TokenScore], windows: usize) -> Running {
+        self.done += 1;
+        self.tokens += scores.len();
+        self.nll += statistics::total_nll(scores);
+        Running { done: self.done, windows, perplexity: (self.nll / self.tokens as f64).exp() }
     }
 }
 
@@ -195,5 +162,24 @@ mod tests {
         assert_eq!((window.targets().first(), window.targets().len()), (Some(&257), 255));
         let odd = Window { tokens: (0..3).collect() };
         assert_eq!((odd.inputs(), odd.scored(), odd.targets()), (&[0, 1][..], 1..2, &[2][..]));
+    }
+
+    #[test]
+    fn passes_are_even_and_bounded() {
+        let corpus = Corpus::of(vec![0; 40960]);
+        for (context, count, expected) in [
+            (512, 1, &[1][..]),
+            (512, 5, &[3, 2]),
+            (512, 9, &[3, 3, 3]),
+            (1000, 5, &[2, 2, 1]),
+            (4096, 2, &[1, 1]),
+            (24, 40, &[40]),
+        ] {
+            let options = Options { context, chunks: Some(count), ..Options::default() };
+            let passes: Vec<_> = Windows::plan(&corpus, &options).unwrap().passes().collect();
+            let sizes: Vec<usize> = passes.iter().map(Range::len).collect();
+            assert_eq!(sizes, expected, "{count} of {context}");
+            assert!(passes[0].start == 0 && passes.is_sorted_by(|a, b| a.end == b.start));
+        }
     }
 }

@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::{env, process::Command};
+use std::{env, process::Command, sync::Mutex};
 
-use llq_eval::{Against, Llama, Mode, Options, Report, evaluate, record};
+use llq_eval::{Against, Llama, Mode, Options, Progress, Report, Running, evaluate, record};
 use llq_quant::kernels;
 use rayon::ThreadPoolBuilder;
 use support::{corpus, golden, options};
@@ -32,6 +32,38 @@ fn thread_counts_give_the_same_bits() {
         let one = on_threads(1, &options);
         assert_eq!(one, on_threads(2, &options));
         assert_eq!(one, on_threads(3, &options));
+    }
+}
+
+/// Windows pass through the model together, and one does not see the others.
+#[test]
+fn windows_score_the_same_alone_and_in_company() {
+    let Some(model) = golden("q3_k_m") else { return };
+    let Some(corpus) = corpus(&model, "sampled") else { return };
+    let llama = Llama::load(&model).unwrap();
+    for mode in [Mode::Exact, Mode::Fast] {
+        let heard_of = |chunks: usize| {
+            let heard = Heard::default();
+            evaluate(&llama, Against::Nothing, &corpus, &short(mode, chunks), &heard).unwrap();
+            heard.0.into_inner().unwrap()
+        };
+        let together = heard_of(7);
+        assert_eq!(together.len(), 7);
+        for chunks in [1, 2, 5] {
+            assert_eq!(heard_of(chunks), together[..chunks], "{chunks} in {mode:?}");
+        }
+    }
+}
+
+/// The perplexity after each window.
+#[derive(Default)]
+struct Heard(Mutex<Vec<f64>>);
+
+impl Progress for Heard {
+    fn start(&self, _windows: usize, _context: usize) {}
+
+    fn window(&self, running: Running) {
+        self.0.lock().unwrap().push(running.perplexity);
     }
 }
 

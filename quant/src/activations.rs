@@ -1,11 +1,12 @@
 //! The right-hand side of a matrix product: the activations of some tokens, made ready once and
 //! shared by all matrices that take the same input.
 
-use crate::kernels::{self, ACTIVATION_GROUP, CodeTile, Kernels, TILE_TOKENS};
+use bytemuck::{cast_slice, cast_slice_mut};
 
-/// Columns of a tile that are filled at a time: 12 KiB stay in the first-level cache while the
-/// twelve tokens come one after another.
-const TILE_COLUMNS: usize = 256;
+use crate::{
+    kernels::{self, ACTIVATION_GROUP, CodeTile, Kernels, Simd, TILE_TOKENS, Work},
+    matmul::Matrix,
+};
 
 /// How a product by quantized weights is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Activations {
     mode: Mode,
+    forms: Forms,
     tokens: usize,
     cols: usize,
     /// For each tile of 12 tokens, each column.
@@ -29,8 +31,15 @@ pub struct Activations {
     quantized: Quantized,
 }
 
-/// For each tile of 12 tokens, what [`CodeTile`] has. Empty in [`Mode::Exact`], and where no block
-/// format can have rows of so many columns.
+/// What there is of the activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forms {
+    Plain,
+    Quantized,
+    Both,
+}
+
+/// For each tile of 12 tokens, what [`CodeTile`] has.
 #[derive(Debug, Default)]
 struct Quantized {
     words: Vec<[u32; TILE_TOKENS]>,
@@ -45,21 +54,54 @@ struct GroupSums {
     negated: Vec<[f32; TILE_TOKENS]>,
 }
 
+/// A place for the activations of a few tokens. Parts are filled in any order and by any thread,
+/// each once.
+#[derive(Debug)]
+pub struct ActivationsPart<'a> {
+    cols: usize,
+    tokens: usize,
+    plain: Option<&'a mut [[f32; TILE_TOKENS]]>,
+    quantized: Option<QuantizedPart<'a>>,
+}
+
+#[derive(Debug)]
+struct QuantizedPart<'a> {
+    words: &'a mut [[u32; TILE_TOKENS]],
+    scales: &'a mut [[f32; TILE_TOKENS]],
+    by_16: GroupSumsPart<'a>,
+    by_32: GroupSumsPart<'a>,
+}
+
+#[derive(Debug)]
+struct GroupSumsPart<'a> {
+    seeds: &'a mut [[i32; TILE_TOKENS]],
+    negated: &'a mut [[f32; TILE_TOKENS]],
+}
+
 impl Activations {
+    /// Tokens of each part but the last.
+    pub const PART_TOKENS: usize = TILE_TOKENS;
+
     /// Activations of `values.len() / cols` tokens, token after token.
     ///
     /// # Panics
     /// If `cols` is zero or does not divide the number of values.
     pub fn new(mode: Mode, values: &[f32], cols: usize) -> Activations {
-        let mut activations = Activations {
-            mode,
-            tokens: 0,
-            cols: 0,
-            tiles: Vec::new(),
-            quantized: Quantized::default(),
-        };
+        let mut activations = Activations::empty(mode);
         activations.refill(values, cols);
         activations
+    }
+
+    /// Activations of no tokens, to be filled later.
+    pub fn empty(mode: Mode) -> Activations {
+        Activations {
+            mode,
+            forms: Forms::Both,
+            tokens: 0,
+            cols: 1,
+            tiles: Vec::new(),
+            quantized: Quantized::default(),
+        }
     }
 
     /// Other values in the same buffers.
@@ -80,12 +122,54 @@ impl Activations {
             "{} values in rows of {cols}",
             values.len()
         );
-        self.tokens = values.len() / cols;
-        self.cols = cols;
-        pack_tiles(values, cols, &mut self.tiles);
-        if self.is_quantized() {
-            self.quantized.refill(kernels, values, cols);
+        let parts = self.split(values.len() / cols, cols, Forms::Both);
+        for (part, values) in parts.into_iter().zip(values.chunks(TILE_TOKENS * cols)) {
+            part.fill_with(kernels, values);
         }
+    }
+
+    /// Places for `tokens` tokens of other values, in the same buffers. They will be fit for the
+    /// products by `matrices`, in which all have `cols` columns.
+    ///
+    /// # Panics
+    /// If the columns of the matrices differ from `cols`.
+    pub fn parts(
+        &mut self,
+        tokens: usize,
+        cols: usize,
+        matrices: &[&Matrix<'_>],
+    ) -> Vec<ActivationsPart<'_>> {
+        assert!(cols > 0 && matrices.iter().all(|matrix| matrix.cols() == cols), "columns");
+        let blocks = matrices.iter().filter(|matrix| matrix.format().blocks.is_some()).count();
+        let forms = match blocks {
+            0 => Forms::Plain,
+            _ if blocks == matrices.len() => Forms::Quantized,
+            _ => Forms::Both,
+        };
+        self.split(tokens, cols, forms)
+    }
+
+    fn split(&mut self, tokens: usize, cols: usize, forms: Forms) -> Vec<ActivationsPart<'_>> {
+        (self.tokens, self.cols) = (tokens, cols);
+        // No block format has rows of other lengths.
+        let quantizable = self.mode == Mode::Fast && cols.is_multiple_of(ACTIVATION_GROUP);
+        self.forms = if quantizable { forms } else { Forms::Plain };
+        let tiles = tokens.div_ceil(TILE_TOKENS);
+        let mut plain = match self.forms {
+            Forms::Quantized => None,
+            _ => Some(grown(&mut self.tiles, tiles * cols).chunks_exact_mut(cols)),
+        };
+        let mut quantized = match self.forms {
+            Forms::Plain => None,
+            _ => Some(self.quantized.split(tiles, cols)),
+        };
+        let part = |tile: usize| ActivationsPart {
+            cols,
+            tokens: (tokens - tile * TILE_TOKENS).min(TILE_TOKENS),
+            plain: plain.as_mut().and_then(Iterator::next),
+            quantized: quantized.as_mut().and_then(Iterator::next),
+        };
+        (0..tiles).map(part).collect()
     }
 
     /// The mode.
@@ -105,11 +189,12 @@ impl Activations {
 
     /// Whether products by block formats use 8-bit activations.
     pub(crate) fn is_quantized(&self) -> bool {
-        self.mode == Mode::Fast && self.cols.is_multiple_of(ACTIVATION_GROUP)
+        self.forms != Forms::Plain
     }
 
     /// All columns of tile `tile`.
     pub(crate) fn tile(&self, tile: usize) -> &[[f32; TILE_TOKENS]] {
+        assert!(self.forms != Forms::Quantized, "activations were made for block formats only");
         &self.tiles[tile * self.cols..][..self.cols]
     }
 
@@ -133,73 +218,119 @@ impl Activations {
 }
 
 impl Quantized {
-    fn refill(&mut self, kernels: &Kernels, values: &[f32], cols: usize) {
-        let tiles = (values.len() / cols).div_ceil(TILE_TOKENS);
-        resize(&mut self.words, tiles * cols / 4, [0; TILE_TOKENS]);
-        resize(&mut self.scales, tiles * cols / ACTIVATION_GROUP, [0.0; TILE_TOKENS]);
-        self.by_16.resize(tiles * cols / 16);
-        self.by_32.resize(tiles * cols / 32);
-        let mut codes = vec![0; cols];
-        let mut scales = vec![0.0; cols / ACTIVATION_GROUP];
-        for (token, row) in values.chunks_exact(cols).enumerate() {
-            kernels.quantize_row(row, &mut codes, &mut scales);
-            self.put_token(token, &codes, &scales);
-        }
-    }
-
-    /// Lays a token's codes and scales down in its lane of its tile.
-    fn put_token(&mut self, token: usize, codes: &[i8], scales: &[f32]) {
-        let (tile, lane) = (token / TILE_TOKENS, token % TILE_TOKENS);
-        let first = tile * scales.len();
-        let tile_scales = &mut self.scales[first..][..scales.len()];
-        for (place, &scale) in tile_scales.iter_mut().zip(scales) {
-            place[lane] = scale;
-        }
-        let words = &mut self.words[first * 8..][..scales.len() * 8];
-        for (word, codes) in words.iter_mut().zip(codes.as_chunks::<4>().0) {
-            word[lane] = u32::from_ne_bytes(codes.map(|c| c as u8));
-        }
-        self.by_16.put_token::<16>(first * 2, lane, codes);
-        self.by_32.put_token::<32>(first, lane, codes);
+    fn split(
+        &mut self,
+        tiles: usize,
+        cols: usize,
+    ) -> impl Iterator<Item = QuantizedPart<'_>> + use<'_> {
+        let (words, groups) = (cols / 4, cols / ACTIVATION_GROUP);
+        let words = grown(&mut self.words, tiles * words).chunks_exact_mut(words);
+        let scales = grown(&mut self.scales, tiles * groups).chunks_exact_mut(groups);
+        let sums = self.by_16.split(tiles, cols / 16).zip(self.by_32.split(tiles, cols / 32));
+        (words.zip(scales).zip(sums)).map(|((words, scales), (by_16, by_32))| QuantizedPart {
+            words,
+            scales,
+            by_16,
+            by_32,
+        })
     }
 }
 
 impl GroupSums {
-    fn resize(&mut self, groups: usize) {
-        resize(&mut self.seeds, groups, [0; TILE_TOKENS]);
-        resize(&mut self.negated, groups, [0.0; TILE_TOKENS]);
+    fn split(
+        &mut self,
+        tiles: usize,
+        groups: usize,
+    ) -> impl Iterator<Item = GroupSumsPart<'_>> + use<'_> {
+        let seeds = grown(&mut self.seeds, tiles * groups).chunks_exact_mut(groups);
+        let negated = grown(&mut self.negated, tiles * groups).chunks_exact_mut(groups);
+        seeds.zip(negated).map(|(seeds, negated)| GroupSumsPart { seeds, negated })
+    }
+}
+
+impl ActivationsPart<'_> {
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 
-    fn put_token<const GROUP: usize>(&mut self, first: usize, lane: usize, codes: &[i8]) {
-        let groups = codes.as_chunks::<GROUP>().0;
-        let seeds = &mut self.seeds[first..][..groups.len()];
-        let negated = &mut self.negated[first..][..groups.len()];
-        for ((codes, seed), negated) in groups.iter().zip(seeds).zip(negated) {
-            let sum: i16 = codes.iter().map(|&code| i16::from(code)).sum();
-            seed[lane] = -128 * i32::from(sum);
-            negated[lane] = f32::from(-sum);
+    /// Fills the part with its tokens' values, token after token.
+    ///
+    /// # Panics
+    /// If `values` are not those of so many tokens.
+    pub fn fill(self, values: &[f32]) {
+        self.fill_with(kernels::selected(), values);
+    }
+
+    fn fill_with(self, kernels: &Kernels, values: &[f32]) {
+        assert_eq!(values.len(), self.tokens * self.cols, "values of {} tokens", self.tokens);
+        if let Some(tile) = self.plain {
+            kernels.tile_rows(cast_slice(values), cast_slice_mut(tile));
+        }
+        if let Some(part) = self.quantized {
+            part.fill(kernels, values);
         }
     }
 }
 
-/// Rows of `cols` values become tiles of 12 rows, column by column; missing rows are zero.
-fn pack_tiles(values: &[f32], cols: usize, tiles: &mut Vec<[f32; TILE_TOKENS]>) {
-    let count = (values.len() / cols).div_ceil(TILE_TOKENS);
-    resize(tiles, count * cols, [0.0; TILE_TOKENS]);
-    let groups = values.chunks(TILE_TOKENS * cols);
-    for (rows, tile) in groups.zip(tiles.chunks_exact_mut(cols)) {
-        for (block, columns) in tile.chunks_mut(TILE_COLUMNS).enumerate() {
-            for (lane, row) in rows.chunks_exact(cols).enumerate() {
-                for (column, &value) in columns.iter_mut().zip(&row[block * TILE_COLUMNS..]) {
-                    column[lane] = value;
+impl QuantizedPart<'_> {
+    fn fill(self, kernels: &Kernels, values: &[f32]) {
+        let mut codes = vec![0u32; values.len() / 4];
+        let mut scales = vec![0.0; values.len() / ACTIVATION_GROUP];
+        kernels.quantize_row(values, cast_slice_mut(&mut codes), &mut scales);
+        kernels.tile_rows(&codes, self.words);
+        kernels.tile_rows(cast_slice(&scales), cast_slice_mut(self.scales));
+        kernels.run(SumCodes { words: self.words, by_16: self.by_16, by_32: self.by_32 });
+    }
+}
+
+/// Sums the codes of each token over groups of 16 and of 32 columns.
+struct SumCodes<'a> {
+    words: &'a [[u32; TILE_TOKENS]],
+    by_16: GroupSumsPart<'a>,
+    by_32: GroupSumsPart<'a>,
+}
+
+impl Work for SumCodes<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        let words = self.words.as_chunks::<4>().0.as_chunks::<2>().0;
+        let by_16 = self.by_16.seeds.as_chunks_mut::<2>().0.iter_mut();
+        let by_16 = by_16.zip(self.by_16.negated.as_chunks_mut::<2>().0);
+        let by_32 = self.by_32.seeds.iter_mut().zip(self.by_32.negated);
+        for ((words, (seeds, negated)), (seed_32, negated_32)) in words.iter().zip(by_16).zip(by_32)
+        {
+            let sums = [sum_of_codes(&words[0]), sum_of_codes(&words[1])];
+            for lane in 0..TILE_TOKENS {
+                let sum = sums[0][lane] + sums[1][lane];
+                for half in 0..2 {
+                    seeds[half][lane] = -128 * sums[half][lane];
+                    negated[half][lane] = -sums[half][lane] as f32;
                 }
+                seed_32[lane] = -128 * sum;
+                negated_32[lane] = -sum as f32;
             }
         }
     }
 }
 
-/// `len` elements, those in use all `fill`.
-fn resize<T: Copy>(buffer: &mut Vec<T>, len: usize, fill: T) {
-    buffer.clear();
-    buffer.resize(len, fill);
+/// For each token, the sum of its sixteen codes.
+#[inline(always)]
+fn sum_of_codes(words: &[[u32; TILE_TOKENS]; 4]) -> [i32; TILE_TOKENS] {
+    let mut sums = [0; TILE_TOKENS];
+    for word in words {
+        for (sum, &word) in sums.iter_mut().zip(word) {
+            let [a, b, c, d] = word.to_ne_bytes().map(|code| i32::from(code as i8));
+            *sum += a + b + c + d;
+        }
+    }
+    sums
+}
+
+/// The first `len` elements of the buffer, which is made so long. What they are is unspecified.
+fn grown<T: bytemuck::Zeroable + Copy>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::zeroed());
+    }
+    &mut buffer[..len]
 }

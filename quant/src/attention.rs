@@ -1,14 +1,12 @@
-//! The two f32 products of attention, by the same kernels as the matrix products.
+//! Causal attention over f32 heads, by the kernel of the f32 products.
+//!
+//! 32 queries are the rows of a panel and keys are the tokens of its tiles, so scores come out key
+//! after key with a query in each lane. The softmax then runs along the keys without crossing
+//! lanes, and the probabilities are the panel of the second product as they lie.
 
-use std::ops::Range;
+use bytemuck::{cast_slice, cast_slice_mut};
 
-use bytemuck::cast_slice;
-
-use crate::{
-    kernels::{Accumulators, Kernels, PANEL_ROWS, TILE_TOKENS},
-    matmul::Scratch,
-    product::{Product, Shape, accumulate},
-};
+use crate::kernels::{Accumulators, Kernels, LANES, Lanes, PANEL_ROWS, TILE_TOKENS, Words};
 
 /// One head of a matrix of all heads: `rows` rows of `cols` values, `stride` apart.
 #[derive(Clone, Copy, Debug)]
@@ -34,159 +32,156 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Which keys a query sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mask {
-    /// All.
-    None,
-    /// Query `t` of `n` sees the keys up to its own position: `0..=t` plus the keys that precede
-    /// the first query, if there are more keys than queries.
-    Causal,
+/// Buffers of attention, kept between calls: keys and values as tiles, the scores of 32 queries.
+#[derive(Debug, Default)]
+pub struct AttentionScratch {
+    /// 12 keys, or 32 queries, row after row.
+    rows: Vec<f32>,
+    queries: Vec<[Words; 2]>,
+    /// For each 12 keys, each of their columns.
+    keys: Vec<[f32; TILE_TOKENS]>,
+    /// For each 12 columns of the values, each key.
+    values: Vec<[f32; TILE_TOKENS]>,
+    /// For each key, 32 queries.
+    scores: Vec<[Lanes; 2]>,
+    /// For each column of the values, 32 queries.
+    mixed: Vec<[Lanes; 2]>,
 }
 
-impl Mask {
-    /// How many keys query `query` sees.
-    fn visible(self, query: usize, queries: usize, keys: usize) -> usize {
-        match self {
-            Mask::None => keys,
-            Mask::Causal => (query + 1 + keys).saturating_sub(queries).min(keys),
-        }
-    }
-}
-
-/// `scores[t * keys + k] = Σ_c queries[t][c] · keys[k][c]`. What the mask hides is unspecified.
+/// The values that each query sees, weighted by the softmax of its scores, `query · key`. The heads
+/// of `queries` share the keys and values, and their rows belong to the last positions:
+/// `out[(position * heads + head) * values.cols + c]`.
 ///
 /// # Panics
-/// If queries and keys differ in columns, or `scores` has another length than queries × keys.
-pub fn attention_scores(
+/// If the heads of the queries differ in shape or have more rows than there are keys, keys and
+/// values differ in rows, queries and keys in columns, or `out` has another length.
+pub fn causal_attention(
     kernels: &Kernels,
-    queries: Rows<'_>,
+    queries: &[Rows<'_>],
     keys: Rows<'_>,
-    mask: Mask,
-    scores: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    assert_eq!(queries.cols, keys.cols, "columns of queries and keys");
-    assert_eq!(scores.len(), queries.rows * keys.rows, "scores");
-    let shape =
-        Shape { rows: keys.rows, tokens: queries.rows, depth: keys.cols, stride: keys.rows };
-    let mut tiles = scratch.take_tiles();
-    pack_tiles(queries, |_| queries.cols, &mut tiles);
-    let mut product = Scores { kernels, keys, mask, queries: queries.rows, tiles: &tiles, scratch };
-    accumulate(&mut product, shape, scores);
-    scratch.put_tiles(tiles);
-}
-
-/// `out[t * stride + c] = Σ_k probabilities[t][k] · values[k][c]` over the keys that the mask
-/// shows; `stride` is the distance between two tokens' outputs. Those of a query that sees no key
-/// are unspecified.
-///
-/// # Panics
-/// If `probabilities` has another number of columns than `values` has rows, or the outputs overlap
-/// or leave `out`.
-pub fn attention_values(
-    kernels: &Kernels,
-    probabilities: Rows<'_>,
     values: Rows<'_>,
-    mask: Mask,
     out: &mut [f32],
-    stride: usize,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
 ) {
-    let (queries, keys) = (probabilities.rows, values.rows);
-    assert_eq!(probabilities.cols, keys, "probabilities per query and values");
-    assert!(fit(queries, values.cols, stride, out.len()), "outputs {stride} apart");
-    let shape = Shape { rows: values.cols, tokens: queries, depth: keys, stride };
-    let mut tiles = scratch.take_tiles();
-    pack_tiles(probabilities, |query| mask.visible(query, queries, keys), &mut tiles);
-    let mut product = Values { kernels, values, mask, queries, tiles: &tiles, scratch };
-    accumulate(&mut product, shape, out);
-    scratch.put_tiles(tiles);
-}
-
-/// Keys as the weights, queries as the activations.
-struct Scores<'a> {
-    kernels: &'a Kernels,
-    keys: Rows<'a>,
-    mask: Mask,
-    queries: usize,
-    tiles: &'a [[f32; TILE_TOKENS]],
-    scratch: &'a mut Scratch,
-}
-
-impl Product for Scores<'_> {
-    const DEPTH: usize = 512;
-
-    fn pack(&mut self, panel: usize, rows: Range<usize>, columns: Range<usize>) {
-        let (buffer, out) = self.scratch.panel(panel, columns.len());
-        buffer.fill(0);
-        for (row, out) in rows.zip(buffer.chunks_exact_mut(columns.len())) {
-            out.copy_from_slice(cast_slice(&self.keys.row(row)[columns.clone()]));
+    let positions = queries.first().map_or(0, |head| head.rows);
+    let matching = |head: &Rows<'_>| head.rows == positions && head.cols == keys.cols;
+    assert!(queries.iter().all(matching), "heads of {positions} rows of {}", keys.cols);
+    assert!(keys.rows == values.rows && positions <= keys.rows, "{positions} queries");
+    assert_eq!(out.len(), positions * queries.len() * values.cols, "outputs");
+    scratch.pack_keys(kernels, keys);
+    scratch.pack_values(values);
+    for (block, out) in out.chunks_mut(PANEL_ROWS * values.cols.max(1)).enumerate() {
+        let first = block * PANEL_ROWS;
+        let last = first + out.len() / values.cols;
+        let heads = queries.len();
+        let visible = |row: usize| keys.rows - positions + row / heads + 1;
+        scratch.pack_queries(kernels, queries, first..last);
+        scratch.score(kernels, keys.cols, visible(last - 1));
+        for key in visible(first)..visible(last - 1) {
+            let lanes: &mut [f32; PANEL_ROWS] = bytemuck::cast_mut(&mut scratch.scores[key]);
+            for (row, score) in (first..last).zip(lanes) {
+                if key >= visible(row) {
+                    *score = f32::NEG_INFINITY;
+                }
+            }
         }
-        self.kernels.interleave(buffer, out);
-    }
-
-    fn multiply(&self, panel: usize, tile: usize, columns: Range<usize>, sums: &mut Accumulators) {
-        let tile = &self.tiles[tile * self.keys.cols..][columns.clone()];
-        self.kernels.exact_product(self.scratch.f32_panel(panel, columns.len()), tile, sums);
-    }
-
-    fn needs(&self, rows: &Range<usize>, tokens: &Range<usize>, _columns: &Range<usize>) -> bool {
-        rows.start < self.mask.visible(tokens.end - 1, self.queries, self.keys.rows)
+        scratch.mix(kernels, values, visible(last - 1));
+        scratch.turn(kernels, values.cols, out);
     }
 }
 
-/// Values, turned, as the weights; probabilities as the activations.
-struct Values<'a> {
-    kernels: &'a Kernels,
-    values: Rows<'a>,
-    mask: Mask,
-    queries: usize,
-    tiles: &'a [[f32; TILE_TOKENS]],
-    scratch: &'a mut Scratch,
-}
-
-impl Product for Values<'_> {
-    const DEPTH: usize = 512;
-
-    fn pack(&mut self, panel: usize, rows: Range<usize>, columns: Range<usize>) {
-        let (_, out) = self.scratch.panel(panel, columns.len());
-        for (key, out) in columns.zip(out) {
-            let lanes: &mut [f32; PANEL_ROWS] = bytemuck::cast_mut(out);
-            let (filled, rest) = lanes.split_at_mut(rows.len());
-            filled.copy_from_slice(&self.values.row(key)[rows.clone()]);
-            rest.fill(0.0);
+impl AttentionScratch {
+    fn pack_keys(&mut self, kernels: &Kernels, keys: Rows<'_>) {
+        self.keys.resize(keys.rows.div_ceil(TILE_TOKENS) * keys.cols, [0.0; TILE_TOKENS]);
+        let tiles = self.keys.chunks_exact_mut(keys.cols.max(1));
+        for (first, tile) in (0..keys.rows).step_by(TILE_TOKENS).zip(tiles) {
+            self.rows.clear();
+            for row in first..keys.rows.min(first + TILE_TOKENS) {
+                self.rows.extend_from_slice(keys.row(row));
+            }
+            kernels.tile_rows(cast_slice(&self.rows), cast_slice_mut(tile));
         }
     }
 
-    fn multiply(&self, panel: usize, tile: usize, columns: Range<usize>, sums: &mut Accumulators) {
-        let last = self.queries.min((tile + 1) * TILE_TOKENS) - 1;
-        let visible = self.mask.visible(last, self.queries, self.values.rows);
-        let len = columns.end.min(visible) - columns.start;
-        let tile = &self.tiles[tile * self.values.rows + columns.start..][..len];
-        let panel = &self.scratch.f32_panel(panel, columns.len())[..len];
-        self.kernels.exact_product(panel, tile, sums);
+    fn pack_values(&mut self, values: Rows<'_>) {
+        let tiles = values.cols.div_ceil(TILE_TOKENS);
+        self.values.resize(tiles * values.rows, [0.0; TILE_TOKENS]);
+        for (tile, lanes) in self.values.chunks_exact_mut(values.rows.max(1)).enumerate() {
+            for (row, lanes) in lanes.iter_mut().enumerate() {
+                let columns = &values.row(row)[tile * TILE_TOKENS..];
+                match columns.first_chunk() {
+                    Some(columns) => *lanes = *columns,
+                    None => {
+                        *lanes = [0.0; TILE_TOKENS];
+                        lanes[..columns.len()].copy_from_slice(columns);
+                    }
+                }
+            }
+        }
     }
 
-    fn needs(&self, _rows: &Range<usize>, tokens: &Range<usize>, columns: &Range<usize>) -> bool {
-        let visible = self.mask.visible(tokens.end - 1, self.queries, self.values.rows);
-        columns.start < visible
+    /// A panel of the queries `rows`, head after head within a position.
+    fn pack_queries(
+        &mut self,
+        kernels: &Kernels,
+        heads: &[Rows<'_>],
+        rows: std::ops::Range<usize>,
+    ) {
+        let cols = heads[0].cols;
+        self.rows.clear();
+        for row in rows {
+            self.rows.extend_from_slice(heads[row % heads.len()].row(row / heads.len()));
+        }
+        self.rows.resize(PANEL_ROWS * cols, 0.0);
+        self.queries.resize(cols, [Words([0; LANES]); 2]);
+        kernels.interleave(cast_slice(&self.rows), &mut self.queries);
     }
-}
 
-/// Rows become tiles of 12, column by column; past the columns `visible` gives for a row, zero.
-fn pack_tiles(
-    rows: Rows<'_>,
-    visible: impl Fn(usize) -> usize,
-    tiles: &mut Vec<[f32; TILE_TOKENS]>,
-) {
-    tiles.clear();
-    tiles.resize(rows.rows.div_ceil(TILE_TOKENS) * rows.cols, [0.0; TILE_TOKENS]);
-    for row in 0..rows.rows {
-        let tile = &mut tiles[row / TILE_TOKENS * rows.cols..][..rows.cols];
-        let values = &rows.row(row)[..visible(row)];
-        for (column, &value) in tile.iter_mut().zip(values) {
-            column[row % TILE_TOKENS] = value;
+    /// Scores of the first `keys` keys.
+    fn score(&mut self, kernels: &Kernels, cols: usize, keys: usize) {
+        let tiles = keys.div_ceil(TILE_TOKENS);
+        self.scores.clear();
+        self.scores.resize(tiles * TILE_TOKENS, [Lanes([0.0; LANES]); 2]);
+        let sums: &mut [Accumulators] = self.scores.as_chunks_mut().0;
+        for (sums, tile) in sums.iter_mut().zip(self.keys.chunks_exact(cols.max(1))) {
+            kernels.exact_product(cast_slice(&self.queries), tile, sums);
+        }
+    }
+
+    /// The softmax of the scores of the first `keys` keys, times the values.
+    fn mix(&mut self, kernels: &Kernels, values: Rows<'_>, keys: usize) {
+        let weights = &mut self.scores[..keys];
+        let mut totals = [Lanes([0.0; LANES]); 2];
+        kernels.exp_columns(weights, &mut totals);
+        self.mixed.clear();
+        let tiles = self.values.chunks_exact(values.rows);
+        self.mixed.resize(values.cols.next_multiple_of(TILE_TOKENS), [Lanes([0.0; LANES]); 2]);
+        let sums: &mut [Accumulators] = self.mixed.as_chunks_mut().0;
+        for (sums, tile) in sums.iter_mut().zip(tiles) {
+            kernels.exact_product(weights, &tile[..keys], sums);
+        }
+        let totals: [f32; PANEL_ROWS] = bytemuck::cast(totals);
+        let factors = totals.map(|total| 1.0 / total);
+        for column in &mut self.mixed {
+            let lanes: &mut [f32; PANEL_ROWS] = bytemuck::cast_mut(column);
+            for (value, factor) in lanes.iter_mut().zip(&factors) {
+                *value *= factor;
+            }
+        }
+    }
+
+    /// From a query per lane to a row per query.
+    fn turn(&mut self, kernels: &Kernels, cols: usize, out: &mut [f32]) {
+        self.mixed.resize(cols.next_multiple_of(PANEL_ROWS), [Lanes([0.0; LANES]); 2]);
+        let mut turned = [[Words([0; LANES]); 2]; PANEL_ROWS];
+        for (block, columns) in self.mixed.as_chunks::<PANEL_ROWS>().0.iter().enumerate() {
+            kernels.interleave(cast_slice(columns), &mut turned);
+            let first = block * PANEL_ROWS;
+            for (row, turned) in out.chunks_exact_mut(cols).zip(&turned) {
+                let out = &mut row[first..cols.min(first + PANEL_ROWS)];
+                let turned: &[f32; PANEL_ROWS] = bytemuck::cast_ref(turned);
+                out.copy_from_slice(&turned[..out.len()]);
+            }
         }
     }
 }

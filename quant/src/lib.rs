@@ -23,11 +23,11 @@ mod registry;
 mod rope;
 mod search;
 
-pub use activations::{Activations, Mode};
-pub use attention::{Mask, Rows, attention_scores, attention_values};
+pub use activations::{Activations, ActivationsPart, Mode};
+pub use attention::{AttentionScratch, Rows, causal_attention};
 pub use format::Decoded;
 pub use formats_markdown::formats_markdown;
 pub use gemv::{Vector, gemv, gemv_with};
 pub use matmul::{Matrix, MatrixError, Scratch, matmul, matmul_with};
 pub use registry::{BlockInfo, FORMATS, FormatInfo, RowError, format};
-pub use rope::rotate_pairs;
+pub use rope::Rotation;

@@ -1,6 +1,6 @@
 //! Matrix products: encoded weights by activations.
 
-use std::{mem, ops::Range};
+use std::ops::Range;
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use llq_gguf::TensorType;
@@ -8,7 +8,7 @@ use llq_gguf::TensorType;
 use crate::{
     activations::Activations,
     format::MAX_BLOCK_WEIGHTS,
-    kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, TILE_TOKENS, Words},
+    kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, Words},
     product::{Product, Shape, accumulate},
     registry::{BlockInfo, FormatInfo, Unpacked, format},
 };
@@ -157,8 +157,6 @@ pub struct Scratch {
     /// Scales and minima of the panels, as their bits.
     scales: Vec<[Words; 2]>,
     mins: Vec<[Words; 2]>,
-    /// Activations that come as rows, as tiles.
-    tiles: Vec<[f32; TILE_TOKENS]>,
 }
 
 impl Scratch {
@@ -171,14 +169,6 @@ impl Scratch {
     /// Panel `panel` of f32, which has `len` columns.
     pub(crate) fn f32_panel(&self, panel: usize, len: usize) -> &[[Lanes; 2]] {
         cast_slice(&self.panels[panel * len..][..len])
-    }
-
-    pub(crate) fn take_tiles(&mut self) -> Vec<[f32; TILE_TOKENS]> {
-        mem::take(&mut self.tiles)
-    }
-
-    pub(crate) fn put_tiles(&mut self, tiles: Vec<[f32; TILE_TOKENS]>) {
-        self.tiles = tiles;
     }
 }
 

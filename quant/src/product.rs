@@ -28,12 +28,6 @@ pub(crate) trait Product {
     /// Adds to `sums` the products of panel `panel`, which has the columns `columns`, with tile
     /// `tile`.
     fn multiply(&self, panel: usize, tile: usize, columns: Range<usize>, sums: &mut Accumulators);
-
-    /// Whether the outputs of `rows` for `tokens` need the columns `columns`; what is needed of no
-    /// column is left as it was.
-    fn needs(&self, _rows: &Range<usize>, _tokens: &Range<usize>, _columns: &Range<usize>) -> bool {
-        true
-    }
 }
 
 /// `out[t * stride + r]` becomes the product. Panels are made for 128 rows by `DEPTH` columns;
@@ -50,10 +44,8 @@ pub(crate) fn accumulate<P: Product>(product: &mut P, shape: Shape, out: &mut [f
             for first_token in (0..shape.tokens).step_by(TILE_TOKENS) {
                 let tokens = first_token..shape.tokens.min(first_token + TILE_TOKENS);
                 for (panel, rows) in panels.clone() {
-                    if product.needs(&rows, &tokens, &columns) {
-                        let place = Place { rows, tokens: tokens.clone(), stride: shape.stride };
-                        multiply(product, panel, columns.clone(), place, out);
-                    }
+                    let place = Place { rows, tokens: tokens.clone(), stride: shape.stride };
+                    multiply(product, panel, columns.clone(), place, out);
                 }
             }
         }

@@ -3,35 +3,63 @@
 use std::ops::Range;
 
 use llq_quant::{
-    Activations, Mode, Scratch,
+    Activations, AttentionScratch, Matrix, Mode, Rotation, Scratch,
     kernels::{self, Kernels},
     matmul,
 };
+use rayon::prelude::*;
 
-use super::{Block, Llama, attention, rope::Rotations, weights::Linear};
+use super::{Block, Llama, attention, slices::Slices, weights::Linear};
+use crate::{pool::Pool, windows::Window};
+
+/// Rows of a matrix that are a task at the most: the activations then pass over what stays in cache.
+const MOST_ROWS: usize = 128;
+
+/// Rows of a matrix that are a task at the least: what the kernels take at a time.
+const LEAST_ROWS: usize = 32;
+
+/// Tasks per thread at the least, where there are rows enough: threads do not wait long for the
+/// last of them.
+const TASKS_PER_THREAD: usize = 4;
 
 /// A model, ready to run over windows of one length.
 pub(crate) struct Body<'a> {
     llama: &'a Llama<'a>,
     mode: Mode,
-    rotations: Rotations,
+    rotations: Vec<Rotation>,
     kernels: &'static Kernels,
 }
 
-/// Buffers of one thread, kept from window to window. All are positions × width.
-#[derive(Debug, Default)]
+/// Buffers kept from pass to pass. Those of `own` are one thread's, all others are of the size of
+/// the pass.
+#[derive(Debug)]
 pub(crate) struct Workspace {
-    normed: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    mixed: Vec<f32>,
+    /// The residual stream, token after token.
+    stream: Vec<f32>,
+    /// What is still to be added to the stream.
+    change: Slices,
+    activations: Activations,
+    queries: Slices,
+    keys: Slices,
+    values: Slices,
+    mixed: Slices,
+    up: Slices,
+    own: Pool<Own>,
+    attention: Pool<AttentionScratch>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    rows: Vec<f32>,
     gate: Vec<f32>,
-    up: Vec<f32>,
-    change: Vec<f32>,
-    activations: Option<Activations>,
     products: Scratch,
-    attention: attention::Workspace,
+}
+
+/// The tokens of a pass: these positions of each window, window after window.
+#[derive(Clone, PartialEq)]
+struct Tokens {
+    windows: usize,
+    positions: Range<usize>,
 }
 
 impl<'a> Body<'a> {
@@ -43,127 +71,235 @@ impl<'a> Body<'a> {
         self.llama
     }
 
-    /// The final hidden states, after the output norm, at the positions `scored` of a window: one
-    /// row of `embedding_length` each. `scored` ends where the tokens end.
-    pub(crate) fn hidden(
-        &self,
-        tokens: &[u32],
-        scored: Range<usize>,
-        workspace: &mut Workspace,
-    ) -> Vec<f32> {
-        let width = self.llama.hyperparameters.embedding_length;
-        let mut stream = self.embed(tokens);
+    /// Buffers for [`hidden`](Self::hidden).
+    pub(crate) fn workspace(&self) -> Workspace {
+        Workspace {
+            stream: Vec::new(),
+            change: Slices::default(),
+            activations: Activations::empty(self.mode),
+            queries: Slices::default(),
+            keys: Slices::default(),
+            values: Slices::default(),
+            mixed: Slices::default(),
+            up: Slices::default(),
+            own: Pool::default(),
+            attention: Pool::default(),
+        }
+    }
+
+    /// The final hidden states, after the output norm, at the scored positions of each window: one
+    /// row of `embedding_length` each, window after window. The windows are of one length; weights
+    /// are read once for all of them.
+    pub(crate) fn hidden(&self, windows: &[Window], work: &mut Workspace) -> Vec<f32> {
+        let scored = windows.first().map_or(0..0, Window::scored);
+        let all = Tokens { windows: windows.len(), positions: 0..scored.end };
+        let scored = Tokens { windows: windows.len(), positions: scored };
+        self.embed(windows, work);
         if let Some((last, others)) = self.llama.blocks.split_last() {
             for block in others {
-                self.block(block, &mut stream, 0, workspace);
+                self.block(block, &all, &all, work);
             }
-            self.block(last, &mut stream, scored.start, workspace);
+            self.block(last, &all, &scored, work);
         }
-        let mut hidden = Vec::new();
-        let scored = &stream[scored.start * width..scored.end * width];
-        self.norm(scored, &self.llama.output_norm, &mut hidden);
-        hidden
+        self.output_norm(work)
     }
 
-    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+    fn embed(&self, windows: &[Window], work: &mut Workspace) {
         let embedding = &self.llama.embedding;
-        let mut stream = vec![0.0; tokens.len() * embedding.cols()];
-        for (&token, row) in tokens.iter().zip(stream.chunks_exact_mut(embedding.cols())) {
+        let tokens = windows.iter().flat_map(Window::inputs);
+        work.stream.resize(tokens.clone().count() * embedding.cols(), 0.0);
+        for (&token, row) in tokens.zip(work.stream.chunks_exact_mut(embedding.cols())) {
             embedding.decode_row(token as usize, row);
         }
-        stream
+        work.change.clear();
     }
 
-    /// Runs one block over the residual stream. Rows before `first` only serve as keys and values:
-    /// they are not updated.
-    fn block(&self, block: &Block<'_>, stream: &mut [f32], first: usize, work: &mut Workspace) {
-        let updated = first * self.llama.hyperparameters.embedding_length;
-        self.attend(block, stream, first, work);
-        self.kernels.add_assign(&mut stream[updated..], &work.change);
-        self.feed_forward(block, &stream[updated..], work);
-        self.kernels.add_assign(&mut stream[updated..], &work.change);
-    }
-
-    /// What attention adds to the rows of `stream` from `first` on, to `work.change`.
-    fn attend(&self, block: &Block<'_>, stream: &[f32], first: usize, work: &mut Workspace) {
-        let sizes = &self.llama.hyperparameters;
-        self.norm(stream, &block.attention_norm, &mut work.normed);
-        let x = activations(&mut work.activations, self.mode, &work.normed, sizes.embedding_length);
-        self.linear(&block.key, x, &mut work.keys, &mut work.products);
-        self.linear(&block.value, x, &mut work.values, &mut work.products);
-        if first > 0 {
-            x.refill(&work.normed[first * sizes.embedding_length..], sizes.embedding_length);
+    /// Runs one block over the residual stream, which has the tokens `seen` before and `updated`
+    /// after it: the others only serve as keys and values.
+    fn block(&self, block: &Block<'_>, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
+        self.norm(&block.attention_norm, &[&block.key, &block.value, &block.query], work);
+        self.keys_and_values(block, seen, work);
+        if updated != seen {
+            keep_tokens(seen, updated, &mut work.stream);
+            self.norm(&block.attention_norm, &[&block.query], work);
         }
-        self.linear(&block.query, x, &mut work.queries, &mut work.products);
-        self.rotate(&mut work.keys, 0, sizes.head_count_kv);
-        self.rotate(&mut work.queries, first, sizes.head_count);
+        self.attend(block, seen, updated, work);
+        self.norm(&block.feed_forward_norm, &[&block.gate, &block.up], work);
+        self.feed_forward(block, work);
+    }
+
+    fn keys_and_values(&self, block: &Block<'_>, seen: &Tokens, work: &mut Workspace) {
+        let sizes = &self.llama.hyperparameters;
+        let Workspace { activations: x, keys, values, own, .. } = work;
+        let rotate = |keys: &mut [f32], width: usize| self.rotate(seen, keys, width);
+        rayon::join(
+            || self.linear(&block.key, sizes.key_length, x, keys, own, rotate),
+            || self.linear(&block.value, sizes.value_length, x, values, own, |_, _| ()),
+        );
+    }
+
+    /// What attention adds to the stream, to `work.change`.
+    fn attend(&self, block: &Block<'_>, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
+        let sizes = &self.llama.hyperparameters;
         let scale = 1.0 / (sizes.key_length as f32).sqrt();
-        self.kernels.scale_in_place(&mut work.queries, scale);
+        let Workspace { activations: x, queries, own, .. } = &mut *work;
+        self.linear(&block.query, sizes.key_length, x, queries, own, |queries, width| {
+            self.rotate(updated, queries, width);
+            self.kernels.scale_in_place(queries, scale);
+        });
         let heads = attention::Heads {
             sizes,
+            windows: seen.windows,
             queries: &work.queries,
             keys: &work.keys,
             values: &work.values,
+            seen: seen.positions.len(),
+            updated: updated.positions.len(),
         };
-        attention::causal(self.kernels, &heads, &mut work.mixed, &mut work.attention);
-        let mixed_length = sizes.head_count * sizes.value_length;
-        let x = activations(&mut work.activations, self.mode, &work.mixed, mixed_length);
-        self.linear(&block.attention_output, x, &mut work.change, &mut work.products);
+        heads.mix(self.kernels, &mut work.mixed, &work.attention);
+        let Workspace { activations: x, mixed, change, own, .. } = work;
+        load(mixed, &block.attention_output, x, own);
+        self.linear(&block.attention_output, 1, x, change, own, |_, _| ());
     }
 
-    /// What the feed-forward network adds to `stream`, to `work.change`.
-    fn feed_forward(&self, block: &Block<'_>, stream: &[f32], work: &mut Workspace) {
-        let sizes = &self.llama.hyperparameters;
-        self.norm(stream, &block.feed_forward_norm, &mut work.normed);
-        let x = activations(&mut work.activations, self.mode, &work.normed, sizes.embedding_length);
-        self.linear(&block.gate, x, &mut work.gate, &mut work.products);
-        self.linear(&block.up, x, &mut work.up, &mut work.products);
-        self.kernels.silu_mul(&work.gate, &mut work.up);
-        let x = activations(&mut work.activations, self.mode, &work.up, sizes.feed_forward_length);
-        self.linear(&block.down, x, &mut work.change, &mut work.products);
+    /// What the feed-forward network adds to the stream, to `work.change`. The gate exists for the
+    /// rows of a task only.
+    fn feed_forward(&self, block: &Block<'_>, work: &mut Workspace) {
+        let Workspace { activations: x, up, change, own, .. } = work;
+        let rows = block.up.matrix.rows();
+        up.reshape(x.tokens(), rows, task_rows(rows, 1));
+        up.par_slices_mut().for_each(|(rows, up)| {
+            own.with(|own| {
+                own.gate.resize(up.len(), 0.0);
+                multiply(&block.gate, &rows, x, &mut own.gate, &mut own.products, self.kernels);
+                multiply(&block.up, &rows, x, up, &mut own.products, self.kernels);
+                self.kernels.silu_mul(&own.gate, up);
+            });
+        });
+        load(up, &block.down, x, own);
+        self.linear(&block.down, 1, x, change, own, |_, _| ());
     }
 
-    fn norm(&self, rows: &[f32], weight: &[f32], out: &mut Vec<f32>) {
+    /// Adds `work.change` to the stream, and makes its norm the activations of `consumers`.
+    fn norm(&self, weight: &[f32], consumers: &[&Linear<'_>], work: &mut Workspace) {
+        let Workspace { stream, change, activations, own, .. } = work;
+        let matrices: Vec<&Matrix<'_>> = consumers.iter().map(|linear| &linear.matrix).collect();
+        let parts = activations.parts(stream.len() / weight.len(), weight.len(), &matrices);
+        let rows = stream.par_chunks_mut(Activations::PART_TOKENS * weight.len());
+        parts.into_par_iter().zip(rows).enumerate().for_each(|(part, (place, rows))| {
+            own.with(|own| {
+                own.rows.resize(rows.len(), 0.0);
+                let first = part * Activations::PART_TOKENS;
+                self.norm_rows(change, first, rows, weight, &mut own.rows);
+                place.fill(&own.rows);
+            });
+        });
+        change.clear();
+    }
+
+    /// As [`norm`](Self::norm), but for the head.
+    fn output_norm(&self, work: &mut Workspace) -> Vec<f32> {
+        let weight = &self.llama.output_norm;
+        let mut hidden = vec![0.0; work.stream.len()];
+        let rows = work.stream.par_chunks_mut(weight.len());
+        hidden.par_chunks_mut(weight.len()).zip(rows).enumerate().for_each(
+            |(token, (hidden, row))| self.norm_rows(&work.change, token, row, weight, hidden),
+        );
+        hidden
+    }
+
+    /// Adds `change` to the rows of the stream from token `first` on, and norms them.
+    fn norm_rows(
+        &self,
+        change: &Slices,
+        first: usize,
+        rows: &mut [f32],
+        weight: &[f32],
+        out: &mut [f32],
+    ) {
         let epsilon = self.llama.hyperparameters.rms_epsilon;
-        out.resize(rows.len(), 0.0);
-        let width = weight.len();
-        for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+        let rows = rows.chunks_exact_mut(weight.len()).zip(out.chunks_exact_mut(weight.len()));
+        for (token, (row, out)) in (first..).zip(rows) {
+            change.add_row(self.kernels, token, row);
             self.kernels.rms_norm(row, weight, epsilon, out);
         }
     }
 
-    fn linear(&self, linear: &Linear<'_>, x: &Activations, out: &mut Vec<f32>, work: &mut Scratch) {
+    /// The product, in slices of whole heads of `head_length` rows. `finish` gets each slice while
+    /// it is in cache, and its width.
+    fn linear(
+        &self,
+        linear: &Linear<'_>,
+        head_length: usize,
+        x: &Activations,
+        out: &mut Slices,
+        own: &Pool<Own>,
+        finish: impl Fn(&mut [f32], usize) + Sync,
+    ) {
         let rows = linear.matrix.rows();
-        out.resize(rows * x.tokens(), 0.0);
-        matmul(&linear.matrix, x, out, work);
-        if let Some(bias) = &linear.bias {
-            for row in out.chunks_exact_mut(rows) {
-                self.kernels.add_assign(row, bias);
-            }
-        }
+        out.reshape(x.tokens(), rows, task_rows(rows, head_length));
+        out.par_slices_mut().for_each(|(rows, out)| {
+            own.with(|own| multiply(linear, &rows, x, out, &mut own.products, self.kernels));
+            finish(out, rows.len());
+        });
     }
 
-    /// Turns the heads of each row; the first row is at position `first`.
-    fn rotate(&self, rows: &mut [f32], first: usize, heads: usize) {
+    /// Turns the heads of each token's row of `width` columns.
+    fn rotate(&self, tokens: &Tokens, rows: &mut [f32], width: usize) {
         let head_length = self.llama.hyperparameters.key_length;
-        for (position, row) in (first..).zip(rows.chunks_exact_mut(heads * head_length)) {
-            self.rotations.apply(position, row, head_length);
+        let positions = (0..tokens.windows).flat_map(|_| tokens.positions.clone());
+        for (position, row) in positions.zip(rows.chunks_exact_mut(width)) {
+            self.rotations[position].apply(self.kernels, row, head_length);
         }
     }
 }
 
-/// `values` as activations, in the buffers of `kept`.
-fn activations<'w>(
-    kept: &'w mut Option<Activations>,
-    mode: Mode,
-    values: &[f32],
-    cols: usize,
-) -> &'w mut Activations {
-    match kept.take_if(|kept| kept.mode() == mode) {
-        Some(mut activations) => {
-            activations.refill(values, cols);
-            kept.insert(activations)
+/// The product by some rows of a matrix.
+fn multiply(
+    linear: &Linear<'_>,
+    rows: &Range<usize>,
+    x: &Activations,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+    kernels: &Kernels,
+) {
+    matmul(&linear.matrix.row_range(rows.clone()), x, out, scratch);
+    if let Some(bias) = &linear.bias {
+        for row in out.chunks_exact_mut(rows.len()) {
+            kernels.add_assign(row, &bias[rows.clone()]);
         }
-        None => kept.insert(Activations::new(mode, values, cols)),
     }
+}
+
+/// Makes `values` the activations of `consumer`.
+fn load(values: &Slices, consumer: &Linear<'_>, x: &mut Activations, own: &Pool<Own>) {
+    let cols = consumer.matrix.cols();
+    let parts = x.parts(values.tokens(), cols, &[&consumer.matrix]);
+    parts.into_par_iter().enumerate().for_each(|(part, place)| {
+        own.with(|own| {
+            own.rows.resize(place.tokens() * cols, 0.0);
+            for (token, row) in own.rows.chunks_exact_mut(cols).enumerate() {
+                values.copy_row(part * Activations::PART_TOKENS + token, row);
+            }
+            place.fill(&own.rows);
+        });
+    });
+}
+
+/// Drops the rows of tokens that are not in `kept`.
+fn keep_tokens(seen: &Tokens, kept: &Tokens, stream: &mut Vec<f32>) {
+    let width = stream.len() / (seen.windows * seen.positions.len()).max(1);
+    for window in 0..seen.windows {
+        let from = (window * seen.positions.len() + kept.positions.start) * width;
+        let len = kept.positions.len() * width;
+        stream.copy_within(from..from + len, window * len);
+    }
+    stream.truncate(kept.windows * kept.positions.len() * width);
+}
+
+/// Rows of a matrix of so many that are a task of one thread, in whole heads.
+fn task_rows(rows: usize, head_length: usize) -> usize {
+    let share = rows / (TASKS_PER_THREAD * rayon::current_num_threads());
+    let share = share.clamp(LEAST_ROWS, MOST_ROWS) / LEAST_ROWS * LEAST_ROWS;
+    share.next_multiple_of(head_length)
 }

@@ -4,12 +4,13 @@ mod attention;
 mod body;
 mod hyperparameters;
 mod rope;
+mod slices;
 mod weights;
 
 use llq_gguf::Model;
 use llq_quant::Matrix;
 
-pub(crate) use self::body::{Body, Workspace};
+pub(crate) use self::body::Body;
 pub use self::hyperparameters::Hyperparameters;
 use self::{
     rope::Rope,

@@ -111,6 +111,14 @@ macro_rules! operations {
         /// Lays 32 rows of words (row after row) down as a panel.
         pub(crate) fn interleave(rows: &[u32], panel: &mut [[Words; 2]]) = panel::interleave;
 
+        /// Lays up to 12 rows of words (row after row) down as a tile; missing rows are zero.
+        pub(crate) fn tile_rows(rows: &[u32], tile: &mut [[u32; TILE_TOKENS]]) = panel::tile_rows;
+
+        /// Column by column, of the values the exponential of their distance to the largest, and
+        /// the sum of these.
+        pub(crate) fn exp_columns(rows: &mut [[Lanes; 2]], totals: &mut [Lanes; 2])
+            = vector::exp_columns;
+
         /// Adds the products of a panel of f32 weights with a tile of f32 activations.
         pub(crate) fn exact_product(
             panel: &[[Lanes; 2]],

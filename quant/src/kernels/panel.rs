@@ -60,6 +60,32 @@ pub(crate) fn interleave<S: Simd>(simd: S, rows: &[u32], panel: &mut [[Words; 2]
     }
 }
 
+/// Lays up to 12 rows of `tile.len()` words each down as a tile.
+#[inline(always)]
+pub(crate) fn tile_rows<S: Simd>(simd: S, rows: &[u32], tile: &mut [[u32; TILE_TOKENS]]) {
+    let len = tile.len();
+    let count = rows.len() / len.max(1);
+    assert!(count <= TILE_TOKENS && rows.len() == count * len);
+    let (blocks, rest) = tile.as_chunks_mut::<LANES>();
+    for (b, block) in blocks.iter_mut().enumerate() {
+        let mut words = [&[0; LANES]; LANES];
+        for (r, words) in words[..count].iter_mut().enumerate() {
+            let start = r * len + b * LANES;
+            *words = rows[start..].first_chunk().expect("a block of words is left in the row");
+        }
+        for (vector, out) in simd.transpose(words).iter().zip(block) {
+            out.copy_from_slice(&vector.0[..TILE_TOKENS]);
+        }
+    }
+    let done = blocks.len() * LANES;
+    for (i, out) in rest.iter_mut().enumerate() {
+        *out = [0; TILE_TOKENS];
+        for (r, word) in out[..count].iter_mut().enumerate() {
+            *word = rows[r * len + done + i];
+        }
+    }
+}
+
 /// The f32 of half-precision numbers.
 #[inline(always)]
 pub(crate) fn widen_f16<S: Simd>(simd: S, halves: &[[u8; 2]], out: &mut [f32]) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Activations, FORMATS, Mask, Matrix, Mode, Rows, Scratch, attention_scores, attention_values,
+    Activations, AttentionScratch, FORMATS, Matrix, Mode, Rows, Scratch, causal_attention,
     matmul_with,
 };
 
@@ -278,39 +278,60 @@ fn sizes_that_wrap_around_are_refused() {
 
 #[test]
 fn attention_follows_its_definition_on_every_row() {
-    for (queries, keys, size) in [(1, 1, 8), (13, 13, 48), (5, 40, 33), (70, 70, 64)] {
-        let (heads, stride) = (2, 2 * size);
-        let (q, k) = (numbers(1, queries * stride), numbers(2, keys * stride));
-        for mask in [Mask::None, Mask::Causal] {
-            let visible = |query: usize| match mask {
-                Mask::None => keys,
-                Mask::Causal => query + 1 + keys - queries,
-            };
-            for head in 0..heads {
-                let q = Rows::new(&q[head * size..], queries, size, stride);
-                let k = Rows::new(&k[head * size..], keys, size, stride);
-                for kernels in available() {
-                    let mut scratch = Scratch::default();
-                    let mut scores = vec![f32::NAN; queries * keys];
-                    attention_scores(kernels, q, k, mask, &mut scores, &mut scratch);
-                    let p = Rows::new(&scores, queries, keys, keys);
-                    let mut out = vec![0.0; queries * stride];
-                    attention_values(kernels, p, k, mask, &mut out, stride, &mut scratch);
-                    for t in 0..queries {
-                        for s in 0..visible(t) {
-                            let pairs = q.row(t).iter().zip(k.row(s));
-                            let dot = pairs.fold(0.0f32, |sum, (q, k)| k.mul_add(*q, sum));
-                            assert_eq!(scores[t * keys + s], dot);
-                        }
-                        for c in 0..size {
-                            let terms =
-                                (0..visible(t)).map(|s| (scores[t * keys + s], k.row(s)[c]));
-                            let sum = terms.fold(0.0f32, |sum, (p, v)| v.mul_add(p, sum));
-                            assert_eq!(out[t * stride + c], sum);
-                        }
-                    }
-                }
+    for (positions, keys, heads, key, value) in
+        [(1, 1, 1, 8, 8), (13, 13, 3, 48, 16), (5, 40, 8, 33, 12), (70, 70, 1, 64, 65)]
+    {
+        let (q_stride, k_stride) = (heads * key, 2 * key);
+        let q = numbers(1, positions * q_stride);
+        let (k, v) = (numbers(2, keys * k_stride), numbers(3, keys * value));
+        let queries: Vec<Rows<'_>> =
+            (0..heads).map(|head| Rows::new(&q[head * key..], positions, key, q_stride)).collect();
+        let k = Rows::new(&k[key..], keys, key, k_stride);
+        let v = Rows::new(&v, keys, value, value);
+        let attend = |kernels: &Kernels| {
+            let mut out = vec![f32::NAN; positions * heads * value];
+            let mut scratch = AttentionScratch::default();
+            for _ in 0..2 {
+                causal_attention(kernels, &queries, k, v, &mut out, &mut scratch);
             }
+            out
+        };
+        let expected = attend(SCALAR);
+        for kernels in fast_rows() {
+            assert_eq!(bits(&attend(kernels)), bits(&expected), "{}", kernels.isa());
+        }
+        for (row, out) in expected.chunks_exact(value).enumerate() {
+            let (position, query) = (row / heads, &queries[row % heads]);
+            let visible = position + 1 + keys - positions;
+            let weights: Vec<f64> =
+                (0..visible).map(|s| dot(query.row(position), k.row(s)).exp()).collect();
+            for (c, &out) in out.iter().enumerate() {
+                let mixed = weights.iter().enumerate().map(|(s, w)| w * f64::from(v.row(s)[c]));
+                let mean = mixed.sum::<f64>() / weights.iter().sum::<f64>();
+                assert!((f64::from(out) - mean).abs() < 2e-5, "{out} for {mean}");
+            }
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+#[test]
+fn activations_filled_in_parts_give_the_same_products() {
+    let tokens = 31;
+    for (format, cols, bytes) in encoded(40, 2) {
+        let w = Matrix::new(format.tensor_type, 40, cols, &bytes).unwrap();
+        let x = numbers(7, tokens * cols);
+        for mode in [Mode::Exact, Mode::Fast] {
+            let mut activations = Activations::new(mode, &numbers(8, 600 * 40), 600);
+            let parts = activations.parts(tokens, cols, &[&w]).into_iter();
+            let values = x.chunks(Activations::PART_TOKENS * cols);
+            parts.rev().zip(values.rev()).for_each(|(part, values)| part.fill(values));
+            let mut out = vec![f32::NAN; 40 * tokens];
+            crate::matmul(&w, &activations, &mut out, &mut Scratch::default());
+            assert_eq!(bits(&out), bits(&product(selected(), mode, &w, &x)), "{}", format.name());
         }
     }
 }

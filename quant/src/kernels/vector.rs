@@ -3,7 +3,7 @@
 //! A reduction runs in sixteen lanes, lane `i` over the elements `i`, `i + 16`, …, and folds them
 //! by one tree: halves onto halves.
 
-use super::simd::{ACTIVATION_GROUP, LANES, Simd};
+use super::simd::{ACTIVATION_GROUP, LANES, Lanes, Simd};
 
 /// Adding and subtracting it rounds a number below 2^22 to a whole one, ties to even.
 const ROUNDER: f32 = 12_582_912.0; // 1.5 * 2^23
@@ -64,6 +64,27 @@ pub(crate) fn softmax_in_place<S: Simd>(simd: S, row: &mut [f32]) {
         |v| exp_lanes(simd, simd.sub(v, largest)),
     );
     scale_in_place(simd, row, 1.0 / sum(simd, row));
+}
+
+#[inline(always)]
+pub(crate) fn exp_columns<S: Simd>(simd: S, rows: &mut [[Lanes; 2]], totals: &mut [Lanes; 2]) {
+    let mut largest = [simd.splat(f32::NEG_INFINITY); 2];
+    for row in rows.iter() {
+        for (values, largest) in row.iter().zip(&mut largest) {
+            *largest = simd.max(simd.load(&values.0), *largest);
+        }
+    }
+    let mut sums = [simd.splat(0.0); 2];
+    for row in rows {
+        for (half, values) in row.iter_mut().enumerate() {
+            let power = exp_lanes(simd, simd.sub(simd.load(&values.0), largest[half]));
+            sums[half] = simd.add(sums[half], power);
+            simd.store(power, &mut values.0);
+        }
+    }
+    for (sum, total) in sums.into_iter().zip(totals) {
+        simd.store(sum, &mut total.0);
+    }
 }
 
 #[inline(always)]
