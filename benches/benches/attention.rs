@@ -1,13 +1,14 @@
-//! The two products of causal attention of one head, in multiply-adds that the mask shows per
-//! second.
+//! Causal attention of two heads that share keys and values, in multiply-adds that the mask shows
+//! per second: both products, the softmax included.
 
 use criterion::Criterion;
 use llq_benches::{Case, ProcessorTime, assert_near, bench, numbers, run};
 use llq_quant::{
-    Mask, Rows, Scratch, attention_scores, attention_values,
-    kernels::{self, Isa, Kernels},
+    AttentionScratch, Rows, causal_attention,
+    kernels::{self, Isa},
 };
 
+const HEADS: usize = 2;
 const HEAD: usize = 64;
 
 fn main() {
@@ -17,74 +18,48 @@ fn main() {
 fn attention(criterion: &mut Criterion<ProcessorTime>) {
     for kernels in kernels::available().rev() {
         let tokens = if kernels.isa() == Isa::Scalar { 64 } else { 512 };
-        let elements = tokens * (tokens + 1) / 2 * HEAD;
+        let elements = tokens * (tokens + 1) * HEADS * HEAD;
         let name = format!("{tokens}x{HEAD}");
-        let head = || numbers(5, tokens * HEAD);
-
-        let scores = |q: &[f32], k: &[f32], out: &mut [f32], scratch: &mut Scratch| {
-            let [q, k] = [q, k].map(|values| Rows::new(values, tokens, HEAD, HEAD));
-            attention_scores(kernels, q, k, Mask::Causal, out, scratch);
+        let mix = |[q, k, v]: &[Vec<f32>; 3], out: &mut [f32], scratch: &mut AttentionScratch| {
+            let queries = [0, 1].map(|head| rows(&q[head * HEAD..], tokens, HEADS * HEAD));
+            let (keys, values) = (rows(k, tokens, HEAD), rows(v, tokens, HEAD));
+            causal_attention(kernels, &queries, keys, values, out, scratch);
         };
         let prepare = || {
-            let (q, k, mut out) = (head(), numbers(6, tokens * HEAD), vec![0.0; tokens * tokens]);
-            scores(&q, &k, &mut out, &mut Scratch::default());
-            for (token, scores) in out.chunks_exact(tokens).enumerate() {
-                assert_near(
-                    &scores[..=token],
-                    (0..=token).map(|key| dot(row(&q, token), row(&k, key))),
-                );
+            let inputs = [(5, HEADS), (6, 1), (7, 1)];
+            let inputs = inputs.map(|(seed, heads)| numbers(seed, tokens * heads * HEAD));
+            let (mut out, mut scratch) =
+                (vec![0.0; tokens * HEADS * HEAD], AttentionScratch::default());
+            mix(&inputs, &mut out, &mut scratch);
+            for (i, out) in out.chunks_exact(HEAD).enumerate() {
+                assert_near(out, expected(&inputs, i / HEADS, i % HEADS));
             }
-            (q, k, out, Scratch::default())
+            (inputs, out, scratch)
         };
-        let case = Case { operation: "attention-scores", kernels, name: &name, elements };
-        bench(criterion, &case, prepare, |(q, k, out, scratch)| scores(q, k, out, scratch));
-
-        let case = Case { operation: "attention-values", kernels, name: &name, elements };
-        let prepare = || {
-            let p = probabilities(tokens);
-            let (v, mut out) = (head(), vec![0.0; tokens * HEAD]);
-            values(kernels, tokens, &p, &v, &mut out, &mut Scratch::default());
-            for (token, (p, out)) in p.chunks_exact(tokens).zip(out.chunks_exact(HEAD)).enumerate()
-            {
-                let sum =
-                    |c| (0..=token).map(|key| product(p[key], v[key * HEAD + c])).sum::<f64>();
-                assert_near(out, (0..HEAD).map(sum));
-            }
-            (p, v, out, Scratch::default())
-        };
-        bench(criterion, &case, prepare, |(p, v, out, scratch)| {
-            values(kernels, tokens, p, v, out, scratch);
-        });
+        let case = Case { operation: "attention", kernels, name: &name, elements };
+        bench(criterion, &case, prepare, |(inputs, out, scratch)| mix(inputs, out, scratch));
     }
 }
 
-fn values(
-    kernels: &Kernels,
-    tokens: usize,
-    p: &[f32],
-    v: &[f32],
-    out: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let (p, v) = (Rows::new(p, tokens, tokens, tokens), Rows::new(v, tokens, HEAD, HEAD));
-    attention_values(kernels, p, v, Mask::Causal, out, HEAD, scratch);
+fn rows(values: &[f32], tokens: usize, stride: usize) -> Rows<'_> {
+    Rows::new(values, tokens, HEAD, stride)
 }
 
-/// Each row sums to one.
-fn probabilities(tokens: usize) -> Vec<f32> {
-    let mut probabilities = numbers(7, tokens * tokens);
-    for (token, row) in probabilities.chunks_exact_mut(tokens).enumerate() {
-        kernels::selected().softmax_in_place(&mut row[..=token]);
+/// What a query of a head gets, by the definition in f64.
+fn expected([q, k, v]: &[Vec<f32>; 3], position: usize, head: usize) -> Vec<f64> {
+    let query = &q[(position * HEADS + head) * HEAD..][..HEAD];
+    let seen = || k.chunks_exact(HEAD).zip(v.chunks_exact(HEAD)).take(position + 1);
+    let weight =
+        |key: &[f32]| query.iter().zip(key).map(|(&q, &k)| product(q, k)).sum::<f64>().exp();
+    let total: f64 = seen().map(|(key, _)| weight(key)).sum();
+    let mut mixed = vec![0.0; HEAD];
+    for (key, values) in seen() {
+        let share = weight(key) / total;
+        for (mixed, &value) in mixed.iter_mut().zip(values) {
+            *mixed += share * f64::from(value);
+        }
     }
-    probabilities
-}
-
-fn row(head: &[f32], token: usize) -> &[f32] {
-    &head[token * HEAD..][..HEAD]
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| product(a, b)).sum()
+    mixed
 }
 
 fn product(a: f32, b: f32) -> f64 {
