@@ -127,18 +127,24 @@ unsafe fn narrow<const WORDS: usize, const RUN: usize>(
         let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
         for run in 0..WORDS.div_ceil(RUN) {
             let mut pairs = [[_mm256_setzero_si256(); 2]; TOKENS];
-            for word in run * RUN..WORDS.min((run + 1) * RUN) {
-                let codes =
-                    [load_words(&words[word][vector], 0), load_words(&words[word][vector], 1)];
-                for t in 0..TOKENS {
-                    let activations = _mm256_set1_epi32(activations[word][token + t] as i32);
-                    for half in 0..2 {
-                        let products = _mm256_maddubs_epi16(codes[half], activations);
-                        pairs[t][half] = _mm256_add_epi16(pairs[t][half], products);
+            unrolled::<RUN>(
+                #[inline(always)]
+                |step| {
+                    let word = run * RUN + step;
+                    if word >= WORDS {
+                        return;
                     }
-                }
-                keep_order(&mut pairs);
-            }
+                    let codes = codes(&words[word][vector]);
+                    for (t, pairs) in pairs.iter_mut().enumerate() {
+                        let activations = _mm256_set1_epi32(activations[word][token + t] as i32);
+                        for (pairs, &codes) in pairs.iter_mut().zip(&codes) {
+                            let products = _mm256_maddubs_epi16(codes, activations);
+                            *pairs = _mm256_add_epi16(*pairs, products);
+                        }
+                    }
+                    keep_order(&mut pairs);
+                },
+            );
             for (dots, pairs) in dots.iter_mut().zip(pairs) {
                 for (dot, pairs) in dots.iter_mut().zip(pairs) {
                     *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
@@ -164,19 +170,22 @@ unsafe fn wide<const WORDS: usize>(
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
-        for (words, activations) in words.iter().zip(activations) {
-            let codes = [load_words(&words[vector], 0), load_words(&words[vector], 1)];
-            let magnitudes = [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])];
-            for (t, dots) in dots.iter_mut().enumerate() {
-                let activations = _mm256_set1_epi32(activations[token + t] as i32);
-                for (half, dot) in dots.iter_mut().enumerate() {
-                    let signed = _mm256_sign_epi8(activations, codes[half]);
-                    let pairs = _mm256_maddubs_epi16(magnitudes[half], signed);
-                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+        unrolled::<WORDS>(
+            #[inline(always)]
+            |word| {
+                let codes = codes(&words[word][vector]);
+                let magnitudes = [_mm256_abs_epi8(codes[0]), _mm256_abs_epi8(codes[1])];
+                for (t, dots) in dots.iter_mut().enumerate() {
+                    let activations = _mm256_set1_epi32(activations[word][token + t] as i32);
+                    for (half, dot) in dots.iter_mut().enumerate() {
+                        let signed = _mm256_sign_epi8(activations, codes[half]);
+                        let pairs = _mm256_maddubs_epi16(magnitudes[half], signed);
+                        *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+                    }
                 }
-            }
-            keep_order(&mut dots);
-        }
+                keep_order(&mut dots);
+            },
+        );
         dots
     }
 }
@@ -213,10 +222,44 @@ unsafe fn load_half(lanes: &[f32; LANES], half: usize) -> __m256 {
     unsafe { _mm256_loadu_ps(lanes.as_ptr().add(8 * (half & 1))) }
 }
 
+/// The codes of sixteen rows.
+///
 /// # Safety
 /// The machine has AVX2.
 #[inline(always)]
-unsafe fn load_words(words: &Words, half: usize) -> __m256i {
+unsafe fn codes(words: &Words) -> [__m256i; 2] {
+    let words: *const __m256i = words.0.as_ptr().cast();
     // SAFETY: 32 bytes are read from either half of an array of 16 u32.
-    unsafe { _mm256_loadu_si256(words.0.as_ptr().add(8 * (half & 1)).cast()) }
+    unsafe { [_mm256_loadu_si256(words), _mm256_loadu_si256(words.add(1))] }
+}
+
+/// Calls `step` with `0..N`, for `N` of at most 8, without a loop: its counting would take an
+/// eighth of the instructions.
+#[inline(always)]
+fn unrolled<const N: usize>(mut step: impl FnMut(usize)) {
+    const { assert!(N <= 8) };
+    if N > 0 {
+        step(0);
+    }
+    if N > 1 {
+        step(1);
+    }
+    if N > 2 {
+        step(2);
+    }
+    if N > 3 {
+        step(3);
+    }
+    if N > 4 {
+        step(4);
+    }
+    if N > 5 {
+        step(5);
+    }
+    if N > 6 {
+        step(6);
+    }
+    if N > 7 {
+        step(7);
+    }
 }
