@@ -194,20 +194,29 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
         let scales = simd.mul(simd.load(&view.scales), simd.load(&numbers.scales));
         let mut stored = [0.0; LANES];
         simd.store(scales, &mut stored);
-        let quads = view.codes.as_chunks::<QUAD_CODES>().0.iter().zip(&x.codes);
-        for (i, (codes, activations)) in quads.enumerate() {
-            let scales = if F::GROUP == 16 {
-                simd.spread_4(&stored.as_chunks::<4>().0[i])
-            } else {
-                simd.spread_2(&stored.as_chunks::<2>().0[i])
-            };
-            sums.add(simd, i, simd.dot_quads(codes, activations, signs), scales);
+        let codes = view.codes.as_chunks::<QUAD_CODES>().0;
+        for pair in 0..CHUNK / QUAD_CODES / 2 {
+            let (even, odd) = (2 * pair, 2 * pair + 1);
+            let dots = simd.dot_quads(&codes[even], &x.codes[even], signs);
+            sums.add::<0>(simd, dots, spread::<S, F>(simd, &stored, even));
+            let dots = simd.dot_quads(&codes[odd], &x.codes[odd], signs);
+            sums.add::<1>(simd, dots, spread::<S, F>(simd, &stored, odd));
         }
         if F::HAS_MIN {
             mins = simd.mul_add(simd.load(&view.mins), simd.load(&numbers.sums), mins);
         }
     }
     sums.minus(simd, mins).total(simd)
+}
+
+/// The scales of the groups of columns `64 * quad..`, each in the lanes of its columns.
+#[inline(always)]
+fn spread<S: Simd, F: BlockFormat>(simd: S, scales: &[f32; LANES], quad: usize) -> S::F {
+    if F::GROUP == 16 {
+        simd.spread_4(&scales.as_chunks().0[quad])
+    } else {
+        simd.spread_2(&scales.as_chunks().0[quad])
+    }
 }
 
 /// Reads blocks of fewer weights than a chunk as if they were one; what is missing is zero.

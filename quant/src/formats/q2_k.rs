@@ -64,7 +64,7 @@ weight = scale * scale_code * code - min * min_code
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ2_K, out: &mut Decoded) {
-        let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
+        let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
         let scales = simd.widen_bytes(&block.groups.map(|group| (group & 15) as i8));
         let mins = simd.widen_bytes(&block.groups.map(|group| (group >> 4) as i8));
         simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);

@@ -69,7 +69,7 @@ weight = scale * (scale_code - 32) * (code - 4)
         let mut scales = [0i8; 16];
         unpack::<S, 4, 8>(simd, &block.scale_nibbles, &mut scales);
         unpack_high::<S, 2, 4, 4>(simd, &block.scale_high_bits, &mut scales);
-        let scale = block.scale.to_f32();
+        let scale = block.scale.widen(simd);
         let scales = simd.widen_bytes(&scales.map(|code| code - 32));
         simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);
         out.mins.fill(0.0);

@@ -40,7 +40,7 @@ weight = scale * (code - 8)
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ4_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.to_f32();
+        out.scales[0] = block.scale.widen(simd);
         out.mins[0] = 0.0;
         let codes = &mut out.codes.as_chunks_mut().0[0];
         unpack_nibbles(simd, &block.nibbles, codes);

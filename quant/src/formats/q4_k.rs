@@ -67,7 +67,7 @@ weight = scale * scale_code * code - min * min_code
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ4_K, out: &mut Decoded) {
-        let (scale, min) = (block.scale.to_f32(), block.min.to_f32());
+        let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
         let (scales, mins) = unpack_six_bit_pairs(&block.groups);
         for j in 0..8 {
             out.scales[j] = scale * f32::from(scales[j]);

@@ -42,7 +42,7 @@ weight = scale * (code - 16)
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ5_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.to_f32();
+        out.scales[0] = block.scale.widen(simd);
         out.mins[0] = 0.0;
         let codes = &mut out.codes.as_chunks_mut().0[0];
         unpack_nibbles(simd, &block.nibbles, codes);

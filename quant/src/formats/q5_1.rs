@@ -44,8 +44,8 @@ weight = scale * code + minimum
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ5_1, out: &mut Decoded) {
-        out.scales[0] = block.scale.to_f32();
-        out.mins[0] = -block.min.to_f32();
+        out.scales[0] = block.scale.widen(simd);
+        out.mins[0] = -block.min.widen(simd);
         let codes = &mut out.codes.as_chunks_mut().0[0];
         unpack_nibbles(simd, &block.nibbles, codes);
         unpack_bits::<S, 4>(simd, block.high_bits, codes);

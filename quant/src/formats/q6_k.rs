@@ -65,7 +65,7 @@ weight = scale * scale_code * (code - 32)
 
     #[inline(always)]
     fn decode<S: Simd>(simd: S, block: &BlockQ6_K, out: &mut Decoded) {
-        let scale = block.scale.to_f32();
+        let scale = block.scale.widen(simd);
         simd.store(simd.mul(simd.splat(scale), simd.widen_bytes(&block.groups)), &mut out.scales);
         out.mins.fill(0.0);
         unpack::<S, 4, 64>(simd, &block.nibbles, &mut out.codes);

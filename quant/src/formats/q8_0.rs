@@ -38,8 +38,8 @@ weight = scale * code
     type Block = BlockQ8_0;
 
     #[inline(always)]
-    fn decode<S: Simd>(_simd: S, block: &BlockQ8_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.to_f32();
+    fn decode<S: Simd>(simd: S, block: &BlockQ8_0, out: &mut Decoded) {
+        out.scales[0] = block.scale.widen(simd);
         out.mins[0] = 0.0;
         out.codes[..32].copy_from_slice(&block.codes);
     }

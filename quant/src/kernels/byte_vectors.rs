@@ -1,4 +1,4 @@
-//! 32 bytes in a 256-bit register, for both rows of x86-64.
+//! 32 bytes in a 256-bit register, and one half, for both rows of x86-64.
 
 /// Methods of [`Simd`](super::Simd) for types whose token proves AVX2.
 macro_rules! byte_vectors {
@@ -13,6 +13,12 @@ macro_rules! byte_vectors {
         fn store_bytes(self, bytes: __m256i, out: &mut [i8; BYTES]) {
             // SAFETY: 32 bytes are written to an array of 32.
             unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
+        }
+
+        #[inline(always)]
+        fn widen_half(self, half: crate::packing::HalfLe) -> f32 {
+            // SAFETY: the token proves F16C.
+            unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.to_bits())))) }
         }
 
         #[inline(always)]

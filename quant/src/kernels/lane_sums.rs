@@ -27,10 +27,10 @@ impl<S: Simd> LaneSums<S> {
         LaneSums([simd.splat(0.0); 2])
     }
 
-    /// Adds `a * b` to chain `i % 2`.
+    /// Adds `a * b` to chain `CHAIN`.
     #[inline(always)]
-    pub(crate) fn add(&mut self, simd: S, i: usize, a: S::F, b: S::F) {
-        self.0[i % 2] = simd.mul_add(a, b, self.0[i % 2]);
+    pub(crate) fn add<const CHAIN: usize>(&mut self, simd: S, a: S::F, b: S::F) {
+        self.0[CHAIN] = simd.mul_add(a, b, self.0[CHAIN]);
     }
 
     /// Adds the products of weights and activations, sixteen columns by sixteen; zeros follow the
@@ -40,14 +40,20 @@ impl<S: Simd> LaneSums<S> {
         assert_eq!(weights.len(), x.len());
         let (weights, weights_rest) = weights.as_chunks::<LANES>();
         let (x, x_rest) = x.as_chunks::<LANES>();
-        for (i, (weights, x)) in weights.iter().zip(x).enumerate() {
-            self.add(simd, i, simd.load(weights), simd.load(x));
+        let (weights, weights_last) = weights.as_chunks::<2>();
+        let (x, x_last) = x.as_chunks::<2>();
+        for (weights, x) in weights.iter().zip(x) {
+            self.add::<0>(simd, simd.load(&weights[0]), simd.load(&x[0]));
+            self.add::<1>(simd, simd.load(&weights[1]), simd.load(&x[1]));
+        }
+        for (weights, x) in weights_last.iter().zip(x_last) {
+            self.add::<0>(simd, simd.load(weights), simd.load(x));
         }
         if !x_rest.is_empty() {
             let (mut weights, mut x) = ([0.0; LANES], [0.0; LANES]);
             weights[..weights_rest.len()].copy_from_slice(weights_rest);
             x[..x_rest.len()].copy_from_slice(x_rest);
-            self.add(simd, 0, simd.load(&weights), simd.load(&x));
+            self.add::<1>(simd, simd.load(&weights), simd.load(&x));
         }
     }
 

@@ -95,6 +95,9 @@ pub(crate) fn widen_f16<S: Simd>(simd: S, halves: &[[u8; 2]], out: &mut [f32]) {
     for (halves, out) in halves.iter().zip(out) {
         simd.store(simd.load_f16(halves), out);
     }
+    if halves_rest.is_empty() {
+        return;
+    }
     let mut padded = [[0; 2]; LANES];
     padded[..halves_rest.len()].copy_from_slice(halves_rest);
     let mut widened = [0.0; LANES];

@@ -8,6 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{CodeSigns, QUAD_CODES};
+use crate::packing::HalfLe;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -165,6 +166,12 @@ pub(crate) trait Simd: Copy {
             *lane = values[i / 8];
         }
         self.load(&lanes)
+    }
+
+    /// The f32 of a half-precision number.
+    #[inline(always)]
+    fn widen_half(self, half: HalfLe) -> f32 {
+        half.to_f32()
     }
 
     /// The f32 of sixteen half-precision numbers, little endian.

@@ -3,6 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
+use crate::kernels::Simd;
+
 /// An IEEE half in little-endian order, without alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
@@ -18,6 +20,12 @@ impl HalfLe {
         HalfLe(f16::from_f32(value).to_le_bytes())
     }
 
+    /// The value, by the processor's instruction if it has one.
+    #[inline(always)]
+    pub(crate) fn widen<S: Simd>(self, simd: S) -> f32 {
+        simd.widen_half(self)
+    }
+
     /// The value.
     ///
     /// Without the processor's instruction, whose call from a loop over blocks would cost more than
@@ -26,11 +34,17 @@ impl HalfLe {
     pub(crate) fn to_f32(self) -> f32 {
         const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
         const INFINITE: u32 = 0x7c00;
-        let bits = u32::from(u16::from_le_bytes(self.0));
+        let bits = u32::from(self.to_bits());
         let (sign, magnitude) = ((bits & 0x8000) << 16, bits & 0x7fff);
         let finite = f32::from_bits(magnitude << 13) * TWO_TO_112;
         let exponent = if magnitude < INFINITE { 0 } else { 0xff << 23 };
         f32::from_bits(finite.to_bits() | exponent | sign)
+    }
+
+    /// The bits.
+    #[inline(always)]
+    pub(crate) fn to_bits(self) -> u16 {
+        u16::from_le_bytes(self.0)
     }
 
     /// Whether the value is neither NaN nor infinite.
