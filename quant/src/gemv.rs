@@ -1,5 +1,7 @@
 //! One token: a matrix by a vector, straight from the bytes of the blocks.
 
+use bytemuck::{bytes_of, cast_slice};
+
 use crate::{
     activations::Mode,
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, PlainFormat},
@@ -131,6 +133,7 @@ impl<F: PlainFormat> Work for PlainRows<'_, F> {
             let mut sums = LaneSums::zero(simd);
             let mut weights = [0.0; CHUNK];
             for (elements, x) in row.chunks(CHUNK).zip(self.x.values.chunks(CHUNK)) {
+                simd.prefetch_behind(cast_slice(elements));
                 let weights = &mut weights[..elements.len()];
                 F::read(simd, elements, weights);
                 sums.add_products(simd, weights, x);
@@ -168,6 +171,7 @@ fn exact_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[f32]) -> f
     let mut weights = [0.0; MAX_BLOCK_WEIGHTS];
     let weights = &mut weights[..F::TENSOR_TYPE.block_weights()];
     for (block, x) in row.iter().zip(x.chunks_exact(weights.len())) {
+        simd.prefetch_behind(bytes_of(block));
         F::decode(simd, block, &mut decoded);
         decoded.weights(F::GROUP, weights);
         sums.add_products(simd, weights, x);
@@ -183,6 +187,7 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
     let mut mins = simd.splat(0.0);
     let mut decoded = Decoded::ZERO;
     for (blocks, x) in row.chunks(CHUNK / block_weights).zip(x) {
+        simd.prefetch_behind(cast_slice(blocks));
         let numbers = if F::GROUP == 16 { &x.by_16 } else { &x.by_32 };
         let view = if block_weights == CHUNK {
             F::decode(simd, &blocks[0], &mut decoded);

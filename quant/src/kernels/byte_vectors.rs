@@ -22,6 +22,15 @@ macro_rules! byte_vectors {
         }
 
         #[inline(always)]
+        fn prefetch_behind(self, bytes: &[u8]) {
+            let first = bytes.as_ptr().wrapping_add(crate::kernels::PREFETCH);
+            for line in 0..bytes.len().div_ceil(64) {
+                // SAFETY: an address that is fetched need not be readable.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64 * line).cast()) };
+            }
+        }
+
+        #[inline(always)]
         fn or_bytes(self, a: __m256i, b: __m256i) -> __m256i {
             // SAFETY: the token proves the feature.
             unsafe { _mm256_or_si256(a, b) }

@@ -35,7 +35,8 @@ pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
 pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
-    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
+    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, PREFETCH, Simd, TILE_TOKENS,
+    Words,
 };
 pub(crate) use vector::{sum, sum_of_squares};
 pub(crate) use work::Work;

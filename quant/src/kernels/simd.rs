@@ -25,6 +25,9 @@ pub(crate) const ACTIVATION_GROUP: usize = 32;
 /// Bytes of a vector of bytes.
 pub(crate) const BYTES: usize = 32;
 
+/// How far ahead of their use weights that stream from memory are fetched, in bytes.
+pub(crate) const PREFETCH: usize = 2048;
+
 /// One f32 per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -167,6 +170,11 @@ pub(crate) trait Simd: Copy {
         }
         self.load(&lanes)
     }
+
+    /// Has the cache fetch what lies [`PREFETCH`] behind `bytes`, which are about to be read; it need
+    /// not be there.
+    #[inline(always)]
+    fn prefetch_behind(self, _bytes: &[u8]) {}
 
     /// The f32 of a half-precision number.
     #[inline(always)]
