@@ -52,7 +52,7 @@ pub fn bench<T, R>(
     start(criterion, case, prepare, |bencher, input| bencher.iter(|| run(input)));
 }
 
-/// [`bench`] of what changes its input: each run has its own copy.
+/// [`bench()`] of what changes its input: each run has its own copy.
 pub fn bench_in_place<T: Clone, R>(
     criterion: &mut Criterion<ProcessorTime>,
     case: &Case<'_>,
