@@ -41,25 +41,35 @@ def info():
     }
 
 
+def put(params, **settings):
+    """Sets what must be there: ctypes would take any name."""
+    names = {name for name, *_ in params._fields_}
+    for name, value in settings.items():
+        if name not in names:
+            raise SystemExit(f"this llama-cpp-python has no {name}")
+        setattr(params, name, value)
+
+
 def quantize(source, target, name, threads):
     params = api.llama_model_quantize_default_params()
     params.nthread = int(threads)
     params.ftype = getattr(api, "LLAMA_FTYPE_MOSTLY_" + name)
-    user = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
     code = api.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
     wall = time.perf_counter() - start
-    user = resource.getrusage(resource.RUSAGE_SELF).ru_utime - user
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
     if code != 0:
         raise SystemExit(f"llama_model_quantize: {code}")
-    return {"wall": wall, "user": user, "peak": peak()}
+    return {"wall": wall, "user": user, "system": system, "peak": peak()}
 
 
 def perplexity(path, text, windows, threads, flash, repack, ubatch):
     """Perplexity by the field's convention: the second half of each window is scored. The wall time
     is that of `llama_decode` alone: loading, tokenizing and the softmax are not counted."""
     model_params = api.llama_model_default_params()
-    model_params.use_extra_bufts = repack == "1"
+    put(model_params, use_extra_bufts=repack == "1")
     model = api.llama_model_load_from_file(path.encode(), model_params)
     if not model:
         raise SystemExit(f"cannot load {path}")
@@ -78,9 +88,7 @@ def perplexity(path, text, windows, threads, flash, repack, ubatch):
     params.n_ubatch = int(ubatch)
     params.n_seq_max = TOGETHER
     params.n_threads = params.n_threads_batch = int(threads)
-    params.flash_attn_type = int(flash)
-    params.kv_unified = False
-    params.no_perf = True
+    put(params, flash_attn_type=int(flash), kv_unified=False, no_perf=True)
     context = api.llama_init_from_model(model, params)
     if not context:
         raise SystemExit("cannot make a context")

@@ -97,9 +97,9 @@ def write_vocabulary(writer, reader):
 
 
 def weights(path):
-    """Weights of the matrices that a token passes: all but the embedding."""
-    reader = gguf.GGUFReader(path)
-    return sum(int(t.n_elements) for t in reader.tensors if t.name != "token_embd.weight")
+    """Weights of all tensors, and of the matrices that a token passes: all but the embedding."""
+    counts = {tensor.name: int(tensor.n_elements) for tensor in gguf.GGUFReader(path).tensors}
+    return sum(counts.values()), sum(counts.values()) - counts["token_embd.weight"]
 
 
 def squared_error(path, reference):

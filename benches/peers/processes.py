@@ -1,11 +1,13 @@
 """Running and timing processes, and what machine it was."""
 
 import datetime
+import json
 import os
 import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import threading
 import time
 
@@ -17,44 +19,53 @@ class Failed(Exception):
 def run(command, env=None, cwd=None):
     """Runs to the end. Wall, user and system seconds, peak resident bytes (mapped files included),
     and standard output."""
-    start = time.perf_counter()
-    child = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    # By a small process of its own: Linux counts the peak of whoever forks as the child's.
+    launcher = subprocess.run(
+        [sys.executable, __file__, *(str(word) for word in command)],
+        capture_output=True,
         text=True,
         cwd=cwd,
         env={**os.environ, **(env or {})},
     )
-    stdout, stderr, usage = collect(child)
-    wall = time.perf_counter() - start
-    if child.returncode != 0:
-        raise Failed(f"{' '.join(map(str, command))}: exit code {child.returncode}\n{stderr[-2000:]}")
-    return {
-        "wall": wall,
-        "user": usage.ru_utime,
-        "system": usage.ru_stime,
-        "peak": usage.ru_maxrss * 1024,
-        "stdout": stdout,
-    }
+    if launcher.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}: {launcher.stderr[-2000:]}")
+    result = json.loads(launcher.stdout)
+    if result.pop("code") != 0:
+        raise Failed(f"{' '.join(map(str, command))}: {result['stderr'][-2000:]}")
+    del result["stderr"]
+    return result
 
 
-def collect(child):
-    """Output and resource usage of this child alone."""
+def measure(command):
+    """What `run` gives, the exit code and standard error."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     said = []
     reader = threading.Thread(target=lambda: said.append(child.stderr.read()))
     reader.start()
     stdout = child.stdout.read()
     reader.join()
     _, status, usage = os.wait4(child.pid, 0)
+    wall = time.perf_counter() - start
     child.returncode = os.waitstatus_to_exitcode(status)
-    return stdout, said[0], usage
+    return {
+        "wall": wall,
+        "user": usage.ru_utime,
+        "system": usage.ru_stime,
+        "peak": usage.ru_maxrss * 1024,
+        "stdout": stdout,
+        "stderr": said[0],
+        "code": child.returncode,
+    }
 
 
 def first_byte(command):
     """Seconds until a process writes its first byte."""
     start = time.perf_counter()
-    child = subprocess.Popen([str(w) for w in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [str(w) for w in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
     got = child.stdout.read(1)
     seconds = time.perf_counter() - start
     child.stdout.read()
@@ -100,3 +111,7 @@ def host():
         "date": datetime.date.today().isoformat(),
         "load": list(os.getloadavg()),
     }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1:])))

@@ -9,13 +9,17 @@ BARS = {"quantize": 4.0, "bound": 0.7, "perplexity": 1.5, "inspect": 50.0, "cand
         "exact": 0.75, "fast": 0.6}
 
 
+# Measured on one thread, each program by itself.
+ALONE = ["kernels", "numpy", "candle"]
+
+
 def write(path, record):
     """Replaces what stands between `<!-- peers:SECTION -->` and `<!-- /peers:SECTION -->`, or adds
     it at the end of the page."""
     page = path.read_text()
     for section, result in record.items():
         opening, closing = f"<!-- peers:{section} -->", f"<!-- /peers:{section} -->"
-        block = f"{opening}\n{provenance(result)}\n\n{RENDER[section](result)}\n{closing}"
+        block = f"{opening}\n{provenance(section, result)}\n\n{RENDER[section](result)}\n{closing}"
         if opening in page and closing in page:
             before, rest = page.split(opening, 1)
             page = before + block + rest.split(closing, 1)[1]
@@ -24,15 +28,19 @@ def write(path, record):
     path.write_text(page)
 
 
-def provenance(result):
+def provenance(section, result):
     host, versions = result["host"], result["versions"]
     load = host["load"][0] / host["cores"]
     busy = f" **The machine was busy: load {load:.1f} per core.**" if load > 0.5 else ""
     options = result["options"]
+    how = (
+        "one thread each, the best of some runs"
+        if section in ALONE
+        else f"{options['threads']} threads, medians of {options['rounds']} alternating rounds, page cache {options['cache']}"
+    )
     return (
         f"{host['cpu']}, {host['cores']} cores, {'' if host['avx512'] else 'no '}AVX-512, "
-        f"{host['memory'] / 1e9:.0f} GB, {host['date']}; {options['threads']} threads, medians of "
-        f"{options['rounds']} alternating rounds, page cache {options['cache']}, load "
+        f"{host['memory'] / 1e9:.0f} GB, {host['date']}; {how}, load "
         f"{load:.1f} per core at the start.{busy} "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("llq", "llama.cpp built with"))
         + f", {versions['llq']}. `benches/peers/{result['command']}`"
@@ -71,7 +79,7 @@ def quantize(result):
     rows, bounds = [], []
     for name, rounds in result["types"].items():
         ours, theirs = (processes.median(rounds[who]) for who in ("llq", "peer"))
-        work = [processes.median(rounds[who], "user") for who in ("llq", "peer")]
+        work = [statistics.median(r["user"] + r["system"] for r in rounds[who]) for who in ("llq", "peer")]
         peaks = [max(r["peak"] for r in rounds[who]) / 1e6 for who in ("llq", "peer")]
         rows.append(
             [name, f"{ours:.2f} s", f"{theirs:.2f} s", against(theirs / ours, BARS["quantize"])
@@ -126,15 +134,15 @@ def rate(rounds):
 def growth(result):
     rows = []
     for shape, rounds in result["shapes"].items():
-        weights, tokens = rounds["weights"], rate(rounds["perplexity"])
+        weights, passed, tokens = rounds["weights"], rounds["passed"], rate(rounds["perplexity"])
         peaks = [max(r["peak"] for r in rounds[job]) / 1e6 for job in ("quantize", "perplexity")]
         rows.append(
             [shape, f"{weights / 1e6:.0f}", f"{weights / processes.median(rounds['quantize']) / 1e6:.0f}",
-             f"{tokens:.1f}", f"{tokens * weights / 1e9:.1f}"] + [f"{peak:.0f} MB" for peak in peaks]
+             f"{tokens:.1f}", f"{tokens * passed / 1e9:.1f}"] + [f"{peak:.0f} MB" for peak in peaks]
         )
     return (
         "llq alone, `quantize --type q4_k_m` and `perplexity --mode fast` of its output, by size of the "
-        "model. Weights are those that a token passes; peaks count mapped pages.\n\n"
+        "model. In the product with tokens per second weights are those that a token passes, all but the embedding; peaks count mapped pages.\n\n"
         + table(["shape", "10⁶ weights", "quantize, 10⁶ weights/s", "tokens/s", "10⁹ weights·tokens/s",
                  "quantize peak", "perplexity peak"], rows)
     )
@@ -163,7 +171,7 @@ def kernels(result):
 def numpy(result):
     rows = []
     for name, rates in result["types"].items():
-        theirs = statistics.median(rates["peer"])
+        theirs = max(rates["peer"])
         rows.append([name, f"{rates['llq'] / 1e6:.0f}", f"{theirs / 1e6:.2f}", f"{rates['llq'] / theirs:.0f}"])
     return (
         "Encoding, 10⁶ weights per second on one thread: `llq bench` and `gguf.quants.quantize`, for the types "
@@ -184,8 +192,8 @@ def candle(result):
     rows, (matrix_rows, cols, tokens) = [], result["shape"]
     work, size = matrix_rows * cols * tokens, matrix_rows * cols
     for name, rates in result["types"].items():
-        product = work / statistics.median(rates["peer"]["multiply"])
-        encode = size / statistics.median(rates["peer"]["quantize"])
+        product = work / min(rates["peer"]["multiply"])
+        encode = size / min(rates["peer"]["quantize"])
         ours, ours_encode = rates["llq"]["fast_multiply_adds"], rates["llq"]["encode_weights"]
         rows.append(
             [name, f"{ours / 1e9:.1f}", f"{product / 1e9:.1f}", against(ours / product, BARS["candle"]),

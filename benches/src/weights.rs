@@ -38,15 +38,16 @@ impl Weights {
 /// Compares some products with the definition: equal in exact mode, near in fast mode.
 pub fn assert_product(w: &Matrix<'_>, x: &[f32], mode: Mode, out: &[f32]) {
     let mut weights = vec![0.0; w.cols()];
-    for row in (0..w.rows()).step_by(511) {
+    for row in (0..w.rows()).step_by((w.rows() / 7) | 1) {
         w.decode_row(row, &mut weights);
         for (token, x) in x.chunks_exact(w.cols()).enumerate().step_by(5) {
             let expected = weights.iter().zip(x).fold(0.0f32, |sum, (w, x)| w.mul_add(*x, sum));
             let found = out[token * w.rows() + row];
-            let magnitude: f32 = weights.iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
+            // The errors of codes of activations are independent of each other.
+            let spread = weights.iter().zip(x).map(|(w, x)| (w * x) * (w * x)).sum::<f32>().sqrt();
             match mode {
                 Mode::Exact => assert_eq!(found.to_bits(), expected.to_bits()),
-                Mode::Fast => assert!((found - expected).abs() < 0.004 * magnitude),
+                Mode::Fast => assert!((found - expected).abs() < 0.05 * spread),
             }
         }
     }

@@ -42,11 +42,11 @@ pub struct FileWriter {
     is_large: bool,
 }
 
-/// Shorter writes wait for [`FileWriter::seal`], in bytes.
-const SHORTEST_WRITE_BACK: u64 = 64 << 10;
+/// How much is handed to the disk at a time, in bytes.
+const STRETCH: u64 = 16 << 20;
 
-/// How far behind the writers a large file leaves the page cache, in bytes.
-const BEHIND: u64 = 64 << 20;
+/// How far behind the writers a large file leaves the page cache.
+const STRETCHES_BEHIND: u64 = 4;
 
 impl FileWriter {
     /// Creates the temporary file at full length and writes the header.
@@ -179,18 +179,19 @@ impl FileWriter {
         Err(Error::Verify { path: self.target.clone(), what: difference })
     }
 
-    /// Has the disk write what was written, so that there is less to wait for at the end. A large
-    /// file leaves the page cache some way behind the writers; a small one stays, as it is
-    /// likely to be read soon.
+    /// Whenever the writers come to the end of a stretch, has the disk write it, so that there is less
+    /// to wait for at the end. A large file leaves the page cache some way behind the writers; a
+    /// small one stays, as it is likely to be read soon.
     fn write_back(&self, position: u64, bytes: u64) {
-        if bytes < SHORTEST_WRITE_BACK {
+        let stretch = position / STRETCH;
+        if (position + bytes) / STRETCH == stretch {
             return;
         }
-        page_cache::write_back_or_drop(self.file.as_file(), position, bytes);
+        page_cache::write_back_or_drop(self.file.as_file(), stretch * STRETCH, STRETCH);
         if self.is_large
-            && let Some(behind) = position.checked_sub(BEHIND)
+            && let Some(behind) = stretch.checked_sub(STRETCHES_BEHIND)
         {
-            page_cache::write_back_or_drop(self.file.as_file(), behind, bytes);
+            page_cache::write_back_or_drop(self.file.as_file(), behind * STRETCH, STRETCH);
         }
     }
 

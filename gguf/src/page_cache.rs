@@ -11,7 +11,7 @@ mod linux {
 
     use rustix::{
         fs::{Advice, fadvise},
-        io::{ReadWriteFlags, preadv2},
+        io::{Errno, ReadWriteFlags, preadv2},
         system::sysinfo,
     };
 
@@ -27,20 +27,21 @@ mod linux {
         advise(file, start, bytes, Advice::DontNeed);
     }
 
-    /// Whether a file of so many bytes would push much else out of the cache: an eighth of the
-    /// memory or more.
+    /// Whether a file of so many bytes would push much else out of the cache: half of the memory or
+    /// more.
     pub(crate) fn is_large(bytes: u64) -> bool {
         let memory = sysinfo();
-        bytes >= (memory.totalram as u64).saturating_mul(u64::from(memory.mem_unit)) / 8
+        bytes >= (memory.totalram as u64).saturating_mul(u64::from(memory.mem_unit)) / 2
     }
 
-    /// Whether the cache has a file of so many bytes already, judged by some bytes of it.
+    /// Whether the cache has a file of so many bytes already, judged by some bytes of it. So it is
+    /// taken to be where the system can't tell.
     pub(crate) fn is_cached(file: &File, bytes: u64) -> bool {
         const SAMPLES: u64 = 16;
         let is_cached = |offset| {
             let mut byte = [0];
             let mut buffers = [IoSliceMut::new(&mut byte)];
-            preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT).is_ok()
+            preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
         };
         // A sample that is not there would be taken for the start of a long read.
         advise(file, 0, 0, Advice::Random);

@@ -14,6 +14,9 @@ use crate::{
 /// Columns that are multiplied at a time: a super-block, or as many blocks as fill one.
 const CHUNK: usize = MAX_BLOCK_WEIGHTS;
 
+/// How far ahead of their use weights are fetched, in bytes.
+const AHEAD: usize = 2048;
+
 /// Groups of 16 columns in a chunk; groups of 32 take the first half of as many places.
 const GROUPS: usize = CHUNK / 16;
 
@@ -97,7 +100,8 @@ impl GroupNumbers {
 /// `out[r] = Σ_c w[r][c] · x[c]`, by one thread.
 ///
 /// The sums run in lanes, so the last digits differ from those of [`matmul`](crate::matmul); they
-/// are the same for every instruction set. In [`Mode::Fast`], with `d` the exact integer sum of
+/// are the same for every instruction set. Plain numbers, and blocks in [`Mode::Exact`], are summed in
+/// two chains of sixteen lanes. Blocks in [`Mode::Fast`]: with `d` the exact integer sum of
 /// code times code over four columns, lane `c / 4 % 16` of chain `c / 64 % 2` takes
 /// `fma(d, weight scale * activation scale, lane)`; the minima times the sums of the activations
 /// are summed beside, one lane for each group of a super-block, and subtracted.
@@ -133,7 +137,7 @@ impl<F: PlainFormat> Work for PlainRows<'_, F> {
             let mut sums = LaneSums::zero(simd);
             let mut weights = [0.0; CHUNK];
             for (elements, x) in row.chunks(CHUNK).zip(self.x.values.chunks(CHUNK)) {
-                simd.prefetch_behind(cast_slice(elements));
+                simd.prefetch_behind(cast_slice(elements), AHEAD);
                 let weights = &mut weights[..elements.len()];
                 F::read(simd, elements, weights);
                 sums.add_products(simd, weights, x);
@@ -171,7 +175,7 @@ fn exact_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[f32]) -> f
     let mut weights = [0.0; MAX_BLOCK_WEIGHTS];
     let weights = &mut weights[..F::TENSOR_TYPE.block_weights()];
     for (block, x) in row.iter().zip(x.chunks_exact(weights.len())) {
-        simd.prefetch_behind(bytes_of(block));
+        simd.prefetch_behind(bytes_of(block), AHEAD);
         F::decode(simd, block, &mut decoded);
         decoded.weights(F::GROUP, weights);
         sums.add_products(simd, weights, x);
@@ -187,19 +191,17 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
     let mut mins = simd.splat(0.0);
     let mut decoded = Decoded::ZERO;
     for (blocks, x) in row.chunks(CHUNK / block_weights).zip(x) {
-        simd.prefetch_behind(cast_slice(blocks));
+        simd.prefetch_behind(cast_slice(blocks), AHEAD);
         let numbers = if F::GROUP == 16 { &x.by_16 } else { &x.by_32 };
-        let view = if block_weights == CHUNK {
+        if block_weights == CHUNK {
             F::decode(simd, &blocks[0], &mut decoded);
-            &decoded
         } else {
             decode_side_by_side::<S, F>(simd, blocks, &mut decoded);
-            &decoded
-        };
-        let scales = simd.mul(simd.load(&view.scales), simd.load(&numbers.scales));
+        }
+        let scales = simd.mul(simd.load(&decoded.scales), simd.load(&numbers.scales));
         let mut stored = [0.0; LANES];
         simd.store(scales, &mut stored);
-        let codes = view.codes.as_chunks::<QUAD_CODES>().0;
+        let codes = decoded.codes.as_chunks::<QUAD_CODES>().0;
         for pair in 0..CHUNK / QUAD_CODES / 2 {
             let (even, odd) = (2 * pair, 2 * pair + 1);
             let dots = simd.dot_quads(&codes[even], &x.codes[even], signs);
@@ -208,7 +210,7 @@ fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> 
             sums.add::<1>(simd, dots, spread::<S, F>(simd, &stored, odd));
         }
         if F::HAS_MIN {
-            mins = simd.mul_add(simd.load(&view.mins), simd.load(&numbers.sums), mins);
+            mins = simd.mul_add(simd.load(&decoded.mins), simd.load(&numbers.sums), mins);
         }
     }
     sums.minus(simd, mins).total(simd)

@@ -135,11 +135,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn decode(&self, kernels: &Kernels, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let bytes = self.segment(row, &columns);
-        match self.format.tensor_type {
-            TensorType::F16 => kernels.widen_f16(cast_slice(bytes), out),
-            _ => self.format.dequantize_blocks(kernels, bytes, out),
-        }
+        self.format.dequantize_blocks(kernels, self.segment(row, &columns), out);
     }
 }
 

@@ -124,6 +124,8 @@ impl FormatInfo {
         const { assert!(size_of::<F::Block>() == F::TENSOR_TYPE.block_bytes()) };
         const { assert!(align_of::<F::Block>() == 1) };
         const { assert!(F::TENSOR_TYPE.block_weights() <= MAX_BLOCK_WEIGHTS) };
+        // What AVX2 multiplies without overflow: `kernels/avx2/code_tile.rs`.
+        const { assert!(F::CODE_BITS <= 6 || F::CODE_BITS == 8 && !F::HAS_MIN) };
         const { assert!(F::GROUP == MIN_GROUP || F::GROUP == ACTIVATION_GROUP) };
         const { assert!(F::TENSOR_TYPE.block_weights().is_multiple_of(F::GROUP)) };
         FormatInfo {

@@ -152,7 +152,7 @@ fn perplexity_as_text() {
     base perplexity  42.2046
     change           +1.912 ± 0.788 %
     KL divergence    0.015157 ± 0.000579 mean
-                     0.012049 median, 0.068898 p99, 0.130453 max
+                     0.012049 median, 0.068899 p99, 0.130453 max
     same top token   92.94 %
     --- stderr
     "#);

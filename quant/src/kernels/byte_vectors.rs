@@ -1,6 +1,6 @@
 //! 32 bytes in a 256-bit register, and one half, for both rows of x86-64.
 
-/// Methods of [`Simd`](super::Simd) for types whose token proves AVX2.
+/// Methods of [`Simd`](super::Simd) for types whose token proves AVX2 and F16C.
 macro_rules! byte_vectors {
     () => {
         #[inline(always)]
@@ -22,8 +22,8 @@ macro_rules! byte_vectors {
         }
 
         #[inline(always)]
-        fn prefetch_behind(self, bytes: &[u8]) {
-            let first = bytes.as_ptr().wrapping_add(crate::kernels::PREFETCH);
+        fn prefetch_behind(self, bytes: &[u8], distance: usize) {
+            let first = bytes.as_ptr().wrapping_add(distance);
             for line in 0..bytes.len().div_ceil(64) {
                 // SAFETY: an address that is fetched need not be readable.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(64 * line).cast()) };

@@ -35,8 +35,7 @@ pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
 pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
 pub use roofline::Chains;
 pub(crate) use simd::{
-    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, PREFETCH, Simd, TILE_TOKENS,
-    Words,
+    ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
 };
 pub(crate) use vector::{sum, sum_of_squares};
 pub(crate) use work::Work;
@@ -89,16 +88,13 @@ macro_rules! operations {
         /// time is the limit of f32 products.
         pub fn multiply_add_burst(chains: Chains) -> u64 = roofline::multiply_add_burst;
 
-        /// Does nothing but products of 8-bit codes in registers; returns how many.
+        /// Does nothing but products of codes of few bits by 8-bit ones in registers; returns how many.
         pub fn code_product_burst(chains: Chains) -> u64 = roofline::code_product_burst;
 
         /// Reads the values and does next to nothing with them; returns their sum, each of 64 lanes
         /// summed by itself. Over a buffer far larger than the caches, the bytes over the time are
         /// the bandwidth of memory.
         pub fn read_burst(values: &[f32]) -> f32 = roofline::read_burst;
-
-        /// The f32 of half-precision numbers, little endian.
-        pub(crate) fn widen_f16(halves: &[[u8; 2]], out: &mut [f32]) = panel::widen_f16;
 
         /// The codes of activations and, for each 32, their scale: the largest magnitude over 127.
         /// NaN and infinities make the scale NaN, so that they show in the products.

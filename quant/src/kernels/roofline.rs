@@ -1,11 +1,16 @@
-//! What an instruction set can do at most: the two products of the tiles without any memory, and
+//! What an instruction set can do at most: the products of the tiles without any memory, and
 //! reading memory without any work.
 
 use std::hint::black_box;
 
+use bytemuck::cast_slice;
+
 use super::simd::{LANES, Simd, Words};
 
 const STEPS: u32 = 1 << 16;
+
+/// How far ahead of their use values are fetched, in bytes.
+const AHEAD: usize = 2048;
 
 /// How many independent sums a burst has. The faster of the two is the machine's limit: few leave
 /// gaps while a sum waits for itself, many may not fit the registers.
@@ -74,6 +79,7 @@ pub(crate) fn read_burst<S: Simd>(simd: S, values: &[f32]) -> f32 {
     let (groups, last) = vectors.as_chunks::<CHAINS>();
     let mut sums = [simd.splat(0.0); CHAINS];
     for group in groups {
+        simd.prefetch_behind(cast_slice(group), AHEAD);
         for (sum, vector) in sums.iter_mut().zip(group) {
             *sum = simd.add(*sum, simd.load(vector));
         }

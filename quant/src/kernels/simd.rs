@@ -25,9 +25,6 @@ pub(crate) const ACTIVATION_GROUP: usize = 32;
 /// Bytes of a vector of bytes.
 pub(crate) const BYTES: usize = 32;
 
-/// How far ahead of their use weights that stream from memory are fetched, in bytes.
-pub(crate) const PREFETCH: usize = 2048;
-
 /// One f32 per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -171,10 +168,10 @@ pub(crate) trait Simd: Copy {
         self.load(&lanes)
     }
 
-    /// Has the cache fetch what lies [`PREFETCH`] behind `bytes`, which are about to be read; it need
-    /// not be there.
+    /// Has the cache fetch as many bytes as `bytes` has, `distance` behind them; there need not be
+    /// any.
     #[inline(always)]
-    fn prefetch_behind(self, _bytes: &[u8]) {}
+    fn prefetch_behind(self, _bytes: &[u8], _distance: usize) {}
 
     /// The f32 of a half-precision number.
     #[inline(always)]

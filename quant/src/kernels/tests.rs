@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Activations, AttentionScratch, FORMATS, Matrix, Mode, Rows, Scratch, causal_attention,
-    matmul_with,
+    Activations, AttentionScratch, FORMATS, Matrix, Mode, Rows, Scratch, Vector, causal_attention,
+    gemv_with, matmul_with,
 };
 
 const SCALAR: &Kernels = &scalar::ROW;
@@ -420,13 +420,30 @@ fn argmax_takes_the_first_of_equals() {
     }
 }
 
+struct WidenEach<'a> {
+    halves: &'a [[u8; 2]],
+    out: &'a mut [f32],
+}
+
+impl Work for WidenEach<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (&half, out) in self.halves.iter().zip(self.out) {
+            *out = simd.widen_half(bytemuck::cast(half));
+        }
+    }
+}
+
 #[test]
 fn all_halves_widen_on_every_row() {
     let halves: Vec<[u8; 2]> = (0..=u16::MAX).map(u16::to_le_bytes).collect();
     for kernels in available() {
         let mut out = vec![0.0; halves.len()];
-        kernels.widen_f16(&halves, &mut out);
-        for (half, out) in halves.iter().zip(out) {
+        let f16 = crate::format(llq_gguf::TensorType::F16).unwrap();
+        f16.dequantize_with(kernels, halves.as_flattened(), &mut out).unwrap();
+        let mut one_by_one = vec![0.0; halves.len()];
+        kernels.run(WidenEach { halves: &halves, out: &mut one_by_one });
+        for (half, out) in halves.iter().chain(&halves).zip(out.into_iter().chain(one_by_one)) {
             let expected = half::f16::from_le_bytes(*half).to_f32();
             assert!(out.to_bits() == expected.to_bits() || out.is_nan() && expected.is_nan());
         }
@@ -458,30 +475,88 @@ fn the_variable_selects_a_row_or_says_why_not() {
 fn the_row_these_tests_ask_for_is_used() {
     let kernels = select().unwrap();
     if let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) {
-        assert_eq!(name, kernels.isa().name());
+        let asked: Isa = name.to_string_lossy().parse().unwrap();
+        assert_eq!(asked, kernels.isa());
     }
 }
 
 /// That a row's code is sound rests on this: it is compiled for features that are looked for.
 #[test]
 fn what_is_enabled_is_detected() {
-    let sources = [
-        include_str!("avx2.rs"),
-        include_str!("avx512.rs"),
-        include_str!("neon.rs"),
-        include_str!("work.rs"),
-    ];
-    let enabled: Vec<&str> = sources
-        .iter()
-        .flat_map(|source| source.split("enable = \"").skip(1))
-        .map(|rest| rest.split('"').next().unwrap_or_default())
-        .collect();
-    assert_eq!(enabled.len(), 9);
-    for list in enabled {
-        let named = |isa: &&Isa| list.split(',').any(|feature| feature.starts_with(isa.name()));
-        let isa = Isa::ALL.iter().rfind(named).expect("the list names an instruction set");
+    let avx2 = [include_str!("avx2.rs"), include_str!("avx2/code_tile.rs")];
+    let mut lists = Vec::new();
+    for source in avx2 {
+        lists.extend(enabled(source).map(|(list, _)| (Isa::Avx2, list)));
+    }
+    lists.extend(enabled(include_str!("avx512.rs")).map(|(list, _)| (Isa::Avx512, list)));
+    lists.extend(enabled(include_str!("neon.rs")).map(
+        |(list, _)| match list.contains("dotprod") {
+            true => (Isa::Dotprod, list),
+            false => (Isa::Neon, list),
+        },
+    ));
+    lists.extend(enabled(include_str!("work.rs")).map(|(list, rest)| {
+        let name = rest.split_once("fn ").and_then(|(_, name)| name.split_once('(')).unwrap().0;
+        (name.parse().expect("the function is named for its row"), list)
+    }));
+    assert_eq!(lists.len(), 11);
+    for (isa, list) in lists {
         for feature in list.split(',') {
             assert!(isa.features().contains(&feature), "{isa} does not look for {feature}");
+        }
+    }
+}
+
+/// The lists of features in a source, each with what follows it.
+fn enabled(source: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    source.split("enable = \"").skip(1).map(|rest| rest.split_once('"').unwrap_or((rest, "")))
+}
+
+/// Sums of products come nearest to the end of their integers where all codes and activations are
+/// extreme, which no encoder makes of random numbers.
+#[test]
+fn extreme_codes_by_extreme_activations_have_the_oracle_s_bits() {
+    const ROWS: usize = 3;
+    for format in FORMATS.iter().filter(|format| format.blocks.is_some()) {
+        let cols = 512;
+        let w_type = format.tensor_type;
+        let block_bytes = w_type.block_bytes();
+        // The high byte of a half that is infinite makes a block one that no encoder writes.
+        let halves: Vec<usize> = (1..block_bytes)
+            .filter(|&high| {
+                let mut block = vec![0; block_bytes];
+                block[high] = 0x7c;
+                format.validate(&block).is_err()
+            })
+            .collect();
+        assert!(!halves.is_empty(), "{format:?}");
+        for fill in [0x00, 0xff, 0x80, 0x7f, 0x55] {
+            let mut block = vec![fill; block_bytes];
+            for &high in &halves {
+                block[high - 1..=high].copy_from_slice(&half::f16::ONE.to_le_bytes());
+            }
+            let bytes = block.repeat(ROWS * cols / w_type.block_weights());
+            let w = Matrix::new(w_type, ROWS, cols, &bytes).unwrap();
+            let signs: [fn(usize) -> f32; 4] = [
+                |_| 1.0,
+                |_| -1.0,
+                |i| if i % 2 == 0 { 1.0 } else { -1.0 },
+                |i| if i % 4 < 2 { 1.0 } else { -1.0 },
+            ];
+            for (pattern, sign) in signs.iter().enumerate() {
+                let x: Vec<f32> = (0..cols).map(sign).collect();
+                let expected = product(SCALAR, Mode::Fast, &w, &x);
+                let mut expected_one = vec![0.0; ROWS];
+                gemv_with(SCALAR, &w, &Vector::with(SCALAR, Mode::Fast, &x), &mut expected_one);
+                for kernels in fast_rows() {
+                    let what = format!("{} {} {fill:#x} {pattern}", kernels.isa(), format.name());
+                    let found = product(kernels, Mode::Fast, &w, &x);
+                    assert_eq!(bits(&found), bits(&expected), "{what}");
+                    let mut one = vec![0.0; ROWS];
+                    gemv_with(kernels, &w, &Vector::with(kernels, Mode::Fast, &x), &mut one);
+                    assert_eq!(bits(&one), bits(&expected_one), "{what}, one token");
+                }
+            }
         }
     }
 }

@@ -15,6 +15,9 @@ const SLICE: Duration = Duration::from_millis(10);
 /// How often all threads do.
 const ROUNDS: usize = 5;
 
+/// The smallest buffer that says anything, in bytes.
+const LEAST: usize = 4 << 20;
+
 /// Values that are summed by one call: their sum, of ones, is exact.
 const PIECE: usize = 1 << 18;
 
@@ -32,7 +35,11 @@ pub(super) struct Limits {
 
 /// Ones, as many as can be had.
 pub(super) fn buffer(effort: &Effort) -> anyhow::Result<Vec<f32>> {
-    let bytes = machine::available_memory().map_or(effort.buffer, |m| effort.buffer.min(m / 4));
+    // The weights of products with one token take as much again, and their rows before that.
+    let bytes = machine::available_memory().map_or(effort.buffer, |m| effort.buffer.min(m / 8));
+    if bytes < LEAST {
+        return Err(Refusal::new("too little memory is available to measure how it is read").into());
+    }
     let mut values = Vec::new();
     values.try_reserve_exact(bytes / size_of::<f32>()).map_err(|_| {
         Refusal::new(format!("no {} of memory for the buffer to read", Bytes(bytes as u64)))

@@ -39,8 +39,10 @@ const WRONG: u8 = 1;
 ///
 /// Limits are measured in place: multiply-adds of f32 and products of 8-bit codes in registers, and
 /// reading a buffer far larger than the caches, by one thread and by all. Formats are measured on one
-/// thread: decoding to f32 and encoding from it, and products with a window of tokens. Products with
-/// one token read weights far larger than the caches on all threads. Every answer is checked; a wrong one ends the run with exit code 1. A figure is the best of some runs.
+/// thread: decoding to f32 and encoding from it, and products with a window of tokens, whose
+/// activations are quantized and weights unpacked on the way. Products with one token read as many
+/// bytes of weights as the limit, on all threads. Every answer is checked; a wrong one ends the run
+/// with exit code 1. A figure is the best of some runs.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -108,10 +110,8 @@ struct Effort {
     tokens: usize,
     /// Bytes of the buffer whose reading is timed, at most.
     buffer: usize,
-    /// Columns of the weights that one token is multiplied by, and how many bytes of them there are
-    /// about: more than caches hold.
+    /// Columns of the weights that one token is multiplied by.
     gemv_cols: usize,
-    gemv_bytes: usize,
     /// How long one figure is measured; at least three runs, or one if this is zero.
     time: Duration,
 }
@@ -121,9 +121,8 @@ impl Effort {
         rows: 2048,
         cols: 2048,
         tokens: 512,
-        buffer: 512 << 20,
+        buffer: 256 << 20,
         gemv_cols: 14336,
-        gemv_bytes: 256 << 20,
         time: Duration::from_millis(200),
     };
     const QUICK: Effort = Effort {
@@ -132,7 +131,6 @@ impl Effort {
         tokens: 24,
         buffer: 8 << 20,
         gemv_cols: 512,
-        gemv_bytes: 1 << 20,
         time: Duration::ZERO,
     };
 
@@ -176,7 +174,7 @@ fn measure(
     let mut figures = Vec::new();
     for format in formats {
         progress.tell(format!("{} {}", kernels.isa(), format.name()));
-        figures.push(Figures::measure(kernels, format, effort)?);
+        figures.push(Figures::measure(kernels, format, size_of_val(buffer), effort)?);
         progress.advance(1);
     }
     Ok(Row { isa: kernels.isa().name(), limits, formats: figures })

@@ -16,7 +16,7 @@ use crate::kernels::{
 /// Tokens at a time: 8 of 16 registers are their sums with sixteen rows.
 const TOKENS: usize = 4;
 
-/// The result of `RUN` words may be added in 16 bits; 0 is codes of eight bits.
+/// Adds to `sums` the products of a panel with a tile: see [`fast_product`](crate::kernels::tile).
 #[inline(always)]
 pub(super) fn multiply<const WORDS: usize, const HAS_MIN: bool>(
     proof: Avx2,
@@ -32,6 +32,7 @@ pub(super) fn multiply<const WORDS: usize, const HAS_MIN: bool>(
     }
 }
 
+/// The results of `RUN` words may be added in 16 bits; 0 is codes of eight bits.
 #[inline(always)]
 fn all_tokens<const WORDS: usize, const HAS_MIN: bool, const RUN: usize>(
     _proof: Avx2,
@@ -64,7 +65,7 @@ fn tile<const WORDS: usize, const HAS_MIN: bool, const RUN: usize>(
     assert!(words.len() == groups && activations.len() == groups);
     assert!(tokens.negated_sums.len() == groups && (!HAS_MIN || mins.len() == groups));
     let lowest = f32::from(panel.lowest);
-    // SAFETY: the token proves AVX2 and FMA; what is read and written are whole arrays.
+    // SAFETY: the function has AVX2 and FMA; what is read and written are halves of arrays.
     unsafe {
         let lowest = _mm256_set1_ps(-lowest);
         let mut totals = [[_mm256_setzero_ps(); 2]; TOKENS];
@@ -121,7 +122,7 @@ unsafe fn narrow<const WORDS: usize, const RUN: usize>(
     activations: &[[u32; TILE_TOKENS]; WORDS],
     token: usize,
 ) -> Dots {
-    // SAFETY: the token proves AVX2; what is read are halves of arrays.
+    // SAFETY: the caller has AVX2; what is read are halves of arrays.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
@@ -166,7 +167,7 @@ unsafe fn wide<const WORDS: usize>(
     activations: &[[u32; TILE_TOKENS]; WORDS],
     token: usize,
 ) -> Dots {
-    // SAFETY: the token proves AVX2; what is read are halves of arrays.
+    // SAFETY: the caller has AVX2; what is read are halves of arrays.
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
