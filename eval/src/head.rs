@@ -18,6 +18,10 @@ use crate::{
 /// Rows of the head multiplied at a time: the logits of 1020 tokens then take 510 KiB.
 const SLICE: usize = 128;
 
+/// Tokens scored together: those of a pass over windows of 512. Longer windows take several turns, so
+/// that memory does not grow with them.
+const TOKENS: usize = 1024;
+
 /// Rows of the head that are a task of one thread. Sums are over each task's rows first, so this
 /// must not depend on the number of threads.
 const TASK: usize = 8 * SLICE;
@@ -35,8 +39,31 @@ pub(crate) struct Prediction<'a> {
     pub(crate) hidden: &'a [f32],
 }
 
+impl Prediction<'_> {
+    /// That of some of the tokens.
+    fn of(&self, tokens: Range<usize>) -> Self {
+        let width = self.head.cols();
+        let hidden = &self.hidden[tokens.start * width..tokens.end * width];
+        Prediction { hidden, ..*self }
+    }
+}
+
 /// Scores the prediction of `targets`; with a base model of the same vocabulary, both in lock-step.
 pub(crate) fn score(
+    subject: Prediction<'_>,
+    base: Option<Prediction<'_>>,
+    targets: &[u32],
+    mode: Mode,
+) -> Vec<TokenScore> {
+    let turn = |(turn, targets): (usize, &[u32])| {
+        let tokens = turn * TOKENS..turn * TOKENS + targets.len();
+        let base = base.map(|base| base.of(tokens.clone()));
+        score_together(subject.of(tokens), base, targets, mode)
+    };
+    targets.chunks(TOKENS).enumerate().flat_map(turn).collect()
+}
+
+fn score_together(
     subject: Prediction<'_>,
     base: Option<Prediction<'_>>,
     targets: &[u32],

@@ -37,7 +37,7 @@ pub use roofline::Chains;
 pub(crate) use simd::{
     ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,
 };
-pub(crate) use vector::{sum, sum_of_squares};
+pub(crate) use vector::{sum, sum_of_squares, tree};
 pub(crate) use work::Work;
 
 /// Hands the list of operations to a macro: the only place that names them.

@@ -259,7 +259,7 @@ fn fold<S: Simd>(
 
 /// The fixed tree: lane i takes lane i + 8, then i + 4, i + 2, i + 1.
 #[inline(always)]
-pub(super) fn tree(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn tree(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

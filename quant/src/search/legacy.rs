@@ -13,7 +13,7 @@ use super::{
     weighting::{limit, weigh_by},
 };
 use crate::{
-    kernels::{LANES, Simd},
+    kernels::{LANES, Simd, tree},
     packing::HalfLe,
 };
 
@@ -45,7 +45,7 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
         );
     }
     for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, codes) = round_symmetric::<HALF_RANGE>(weights);
+        let (scale, codes) = round_symmetric::<_, HALF_RANGE>(simd, weights);
         write(i, scale, &codes);
     }
 }
@@ -78,7 +78,7 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
         );
     }
     for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, min, codes) = round_affine::<LARGEST>(weights);
+        let (scale, min, codes) = round_affine::<_, LARGEST>(simd, weights);
         write(i, scale, min, &codes);
     }
 }
@@ -134,24 +134,97 @@ fn values<S: Simd>(simd: S, halves: [HalfLe; GROUPS]) -> S::F {
 
 /// The first weight of largest magnitude gets code 0; the scale takes the opposite of its sign.
 #[inline(always)]
-fn round_symmetric<const HALF_RANGE: u8>(weights: &[f32; BLOCK]) -> (HalfLe, [u8; BLOCK]) {
+fn round_symmetric<S: Simd, const HALF_RANGE: u8>(
+    simd: S,
+    weights: &[f32; BLOCK],
+) -> (HalfLe, [u8; BLOCK]) {
     let half_range = f32::from(HALF_RANGE);
-    let extreme = weights.iter().fold(weights[0], |m, &w| if w.abs() > m.abs() { w } else { m });
+    let (least, largest) = extremes(simd, weights);
+    let extreme = if largest > -least {
+        largest
+    } else if -least > largest {
+        least
+    } else {
+        weights.iter().copied().find(|w| w.abs() == largest).unwrap_or(0.0)
+    };
     let scale = within_half(extreme / -half_range);
-    let inverse = inverse_or_zero(scale);
-    let codes = weights.map(|w| ((w * inverse + (half_range + 0.5)) as u8).min(2 * HALF_RANGE - 1));
+    let inverse = simd.splat(inverse_or_zero(scale));
+    let middle = simd.splat(half_range + 0.5);
+    let codes = codes(
+        simd,
+        weights,
+        2 * HALF_RANGE - 1,
+        #[inline(always)]
+        |w| simd.add(simd.mul(w, inverse), middle),
+    );
     (HalfLe::finite(scale), codes)
 }
 
 /// The smallest weight gets code 0, the largest weight the largest code.
 #[inline(always)]
-fn round_affine<const LARGEST: u8>(weights: &[f32; BLOCK]) -> (HalfLe, HalfLe, [u8; BLOCK]) {
-    let min = within_half(weights.iter().copied().fold(f32::INFINITY, f32::min));
-    let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let scale = within_half((max - min) / f32::from(LARGEST));
-    let inverse = inverse_or_zero(scale);
-    let codes = weights.map(|w| (((w - min) * inverse + 0.5) as u8).min(LARGEST));
+fn round_affine<S: Simd, const LARGEST: u8>(
+    simd: S,
+    weights: &[f32; BLOCK],
+) -> (HalfLe, HalfLe, [u8; BLOCK]) {
+    let (least, largest) = extremes(simd, weights);
+    let min = within_half(least);
+    let scale = within_half((largest - min) / f32::from(LARGEST));
+    let (lowest, inverse) = (simd.splat(min), simd.splat(inverse_or_zero(scale)));
+    let half = simd.splat(0.5);
+    let codes = codes(
+        simd,
+        weights,
+        LARGEST,
+        #[inline(always)]
+        |w| simd.add(simd.mul(simd.sub(w, lowest), inverse), half),
+    );
     (HalfLe::finite(scale), HalfLe::finite(min), codes)
+}
+
+/// The least and the largest weight; NaN is passed over.
+#[inline(always)]
+fn extremes<S: Simd>(simd: S, weights: &[f32; BLOCK]) -> (f32, f32) {
+    let (mut least, mut largest) = (simd.splat(f32::INFINITY), simd.splat(f32::NEG_INFINITY));
+    for weights in weights.as_chunks::<LANES>().0 {
+        let weights = simd.load(weights);
+        least = simd.min(weights, least);
+        largest = simd.max(weights, largest);
+    }
+    let (mut least_lanes, mut largest_lanes) = ([0.0; LANES], [0.0; LANES]);
+    simd.store(least, &mut least_lanes);
+    simd.store(largest, &mut largest_lanes);
+    (
+        tree(least_lanes, |a, b| if b < a { b } else { a }),
+        tree(largest_lanes, |a, b| if b > a { b } else { a }),
+    )
+}
+
+/// The whole part of what `scaled` makes of each weight, within `0..=largest`; 0 of NaN.
+#[inline(always)]
+fn codes<S: Simd>(
+    simd: S,
+    weights: &[f32; BLOCK],
+    largest: u8,
+    scaled: impl Fn(S::F) -> S::F,
+) -> [u8; BLOCK] {
+    /// Adding and subtracting it rounds to a whole number; the sum has that in its lowest bits.
+    const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23
+    let (zero, one, shift) = (simd.splat(0.0), simd.splat(1.0), simd.splat(SHIFT));
+    let most = simd.splat(f32::from(largest) + 0.5);
+    let mut codes = [0; BLOCK];
+    let chunks = weights.as_chunks::<LANES>().0.iter();
+    for (weights, codes) in chunks.zip(codes.as_chunks_mut::<LANES>().0) {
+        let scaled = simd.min(simd.max(scaled(simd.load(weights)), zero), most);
+        let nearest = simd.sub(simd.add(scaled, shift), shift);
+        let above = simd.gt(nearest, scaled);
+        let whole = simd.select(above, simd.sub(nearest, one), nearest);
+        let mut stored = [0.0f32; LANES];
+        simd.store(simd.add(whole, shift), &mut stored);
+        for (code, shifted) in codes.iter_mut().zip(stored) {
+            *code = shifted.to_bits() as u8;
+        }
+    }
+    codes
 }
 
 /// What is beyond the range of a half is cut before codes are made with it.
