@@ -31,7 +31,6 @@ def write(path, record):
 def provenance(section, result):
     host, versions = result["host"], result["versions"]
     load = host["load"][0] / host["cores"]
-    busy = f" **The machine was busy: load {load:.1f} per core.**" if load > 0.5 else ""
     options = result["options"]
     how = (
         "one thread each, the best of some runs"
@@ -41,7 +40,7 @@ def provenance(section, result):
     return (
         f"{host['cpu']}, {host['cores']} cores, {'' if host['avx512'] else 'no '}AVX-512, "
         f"{host['memory'] / 1e9:.0f} GB, {host['date']}; {how}, load "
-        f"{load:.1f} per core at the start.{busy} "
+        f"{load:.1f} per core at the start (that of the sections before it included). "
         + ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("llq", "llama.cpp built with"))
         + f", {versions['llq']}. `benches/peers/{result['command']}`"
     )
