@@ -17,6 +17,9 @@ import peers
 import processes
 import tables
 
+# Options that say where things lie, which a record need not know.
+PATHS = {"llq", "text", "folder", "runs", "docs", "tiny", "folder_was_given"}
+
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 SECTIONS = ["check", "quantize", "perplexity", "growth", "kernels", "numpy", "inspect", "candle"]
@@ -49,12 +52,18 @@ def main():
             shutil.rmtree(folder)
 
 
+def without_paths(words):
+    """The command without what names places of one machine."""
+    places = {"--" + name for name in PATHS}
+    return [word for before, word in zip(["", *words], words) if not {before, word} & places]
+
+
 def measured(section, options):
     return {
         "host": processes.host(),
         "versions": peers.versions(options),
-        "command": " ".join(["run.py", *sys.argv[1:]]),
-        "options": {name: str(value) for name, value in vars(options).items()},
+        "command": " ".join(["run.py", *without_paths(sys.argv[1:])]),
+        "options": {name: str(value) for name, value in vars(options).items() if name not in PATHS},
         **getattr(peers, section)(options),
     }
 

@@ -172,11 +172,6 @@ impl Activations {
         (0..tiles).map(part).collect()
     }
 
-    /// The mode.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.tokens

@@ -24,7 +24,6 @@ const GROUPS: usize = CHUNK / 16;
 /// [`Activations`](crate::Activations) are.
 #[derive(Debug)]
 pub struct Vector {
-    mode: Mode,
     values: Vec<f32>,
     /// Empty in [`Mode::Exact`], and where the columns are no whole groups.
     chunks: Vec<Chunk>,
@@ -53,17 +52,12 @@ impl Vector {
 
     /// [`new`](Self::new) by the code of a given instruction set.
     pub fn with(kernels: &Kernels, mode: Mode, values: &[f32]) -> Vector {
-        let mut vector = Vector { mode, values: values.to_vec(), chunks: Vec::new() };
+        let mut vector = Vector { values: values.to_vec(), chunks: Vec::new() };
         if mode == Mode::Fast && values.len().is_multiple_of(ACTIVATION_GROUP) {
             vector.chunks =
                 values.chunks(CHUNK).map(|values| Chunk::new(kernels, values)).collect();
         }
         vector
-    }
-
-    /// The mode.
-    pub fn mode(&self) -> Mode {
-        self.mode
     }
 
     /// Number of columns.

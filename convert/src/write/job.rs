@@ -35,8 +35,8 @@ struct Strip {
     decoded: Vec<f32>,
 }
 
-/// Bytes that a weight in flight takes at most: as the source has it, a copy of that to reorder
-/// rows, as F32, and as the output has it.
+/// Room for a weight in flight, in bytes: as the source has it, a copy of that to reorder rows, and
+/// as the output has it take 12 at most; the strips in F32 are few.
 const BYTES_IN_FLIGHT: usize = 16;
 
 /// What all threads together may hold, in bytes.
