@@ -243,14 +243,7 @@ mod tests {
     use crate::{Activations, FORMATS, Scratch, kernels::available, matmul};
 
     fn numbers(seed: u64, len: usize) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| next()).collect()
+        llq_fixtures::random(seed).take(len).collect()
     }
 
     /// Of each format a matrix of `rows` rows of so many blocks: columns and bytes.

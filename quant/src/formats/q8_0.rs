@@ -53,7 +53,8 @@ weight = scale * code
         out: &mut [BlockQ8_0],
     ) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
-            let scale = (largest_magnitude(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
+            let scale =
+                (largest_magnitude_but_nan(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
             let inverse = simd.splat(if scale == 0.0 { 0.0 } else { 1.0 / scale });
             block.scale = HalfLe::finite(scale);
             let weights = weights.as_chunks::<LANES>().0;
@@ -73,9 +74,9 @@ weight = scale * code
     }
 }
 
-/// The largest magnitude. NaN has none.
+/// The largest magnitude of those that are no NaN, which that of the kernel table counts.
 #[inline(always)]
-fn largest_magnitude<S: Simd>(simd: S, weights: &[f32; 32]) -> f32 {
+fn largest_magnitude_but_nan<S: Simd>(simd: S, weights: &[f32; 32]) -> f32 {
     let zero = simd.splat(0.0);
     let mut largest = zero;
     for weights in weights.as_chunks::<LANES>().0 {
