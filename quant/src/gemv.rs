@@ -194,79 +194,76 @@ fn exact_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[f32]) -> f
 #[inline(always)]
 fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &Quantized) -> f32 {
     let numbers = x.of_groups_of(F::GROUP);
-    let mut run = Run { sums: LaneSums::zero(simd), mins: simd.splat(0.0), scales: [0.0; GROUPS] };
+    // Each a variable of its own: in one structure with an array, sums would stay in memory.
+    let mut sums = LaneSums::zero(simd);
+    let mut mins = simd.splat(0.0);
+    let mut scales = [0.0; GROUPS];
     let activations = x.codes.as_chunks().0.iter();
     let activations = activations.zip(numbers.scales.chunks_exact(RUN / F::GROUP));
     let activations = activations.zip(numbers.sums.chunks_exact(RUN / F::GROUP));
     let runs = row.chunks(RUN / F::BLOCK_WEIGHTS);
-    for (blocks, ((codes, scales), sums)) in runs.zip(activations) {
-        run.read_scales::<F>(simd, blocks, scales, sums);
-        run.add_codes::<F>(simd, blocks, codes);
+    for (blocks, ((codes, activation_scales), activation_sums)) in runs.zip(activations) {
+        let activations = (activation_scales, activation_sums);
+        mins = read_numbers::<S, F>(simd, blocks, activations, &mut scales, mins);
+        sums = add_codes::<S, F>(simd, blocks, codes, &scales, sums);
     }
-    // A scale times the lowest code is exact: a power of two.
+    // Minus the lowest code, a power of two: exact.
     let lowest = if F::HAS_MIN { 1.0 } else { -f32::from(F::BIAS) };
-    run.sums.minus(simd, simd.mul(run.mins, simd.splat(lowest))).total(simd)
+    sums.minus(simd, simd.mul(mins, simd.splat(lowest))).total(simd)
 }
 
-/// The sums of a row, and the scales of the run that is added to them.
-struct Run<S: Simd> {
-    sums: LaneSums<S>,
-    /// What is subtracted in the end; in multiples of minus the lowest code where there are no
-    /// minima.
-    mins: S::F,
-    /// For each group the product of the weights' scale and the activations'.
-    scales: [f32; GROUPS],
+/// Makes `scales` the products of the scales of the weights and of the activations, and returns
+/// `mins` with the minima times the sums of the activations added; where there are none, with the
+/// scales times these.
+#[inline(always)]
+fn read_numbers<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    (activation_scales, activation_sums): (&[f32], &[f32]),
+    scales: &mut [f32; GROUPS],
+    mut mins: S::F,
+) -> S::F {
+    let groups = blocks.len() * F::BLOCK_WEIGHTS / F::GROUP;
+    let mut own_mins = [0.0; GROUPS];
+    F::numbers(simd, blocks, &mut scales[..groups], &mut own_mins[..groups]);
+    let own = scales.as_chunks_mut::<LANES>().0.iter_mut().zip(own_mins.as_chunks().0);
+    let activations = activation_scales.as_chunks().0.iter().zip(activation_sums.as_chunks().0);
+    for ((own_scales, own_mins), (scales, sums)) in own.zip(activations) {
+        let own = simd.load(own_scales);
+        if F::HAS_MIN {
+            mins = simd.mul_add(simd.load(own_mins), simd.load(sums), mins);
+        } else if F::BIAS != 0 {
+            mins = simd.mul_add(own, simd.load(sums), mins);
+        }
+        simd.store(simd.mul(own, simd.load(scales)), own_scales);
+    }
+    mins
 }
 
-impl<S: Simd> Run<S> {
-    #[inline(always)]
-    fn read_scales<F: BlockFormat>(
-        &mut self,
-        simd: S,
-        blocks: &[F::Block],
-        activation_scales: &[f32],
-        activation_sums: &[f32],
-    ) {
-        let groups = blocks.len() * F::BLOCK_WEIGHTS / F::GROUP;
-        let mut mins = [0.0; GROUPS];
-        F::numbers(simd, blocks, &mut self.scales[..groups], &mut mins[..groups]);
-        let own = self.scales.as_chunks_mut::<LANES>().0.iter_mut().zip(mins.as_chunks().0);
-        let activations = activation_scales.as_chunks().0.iter();
-        let activations = activations.zip(activation_sums.as_chunks().0);
-        for ((own_scales, own_mins), (scales, sums)) in own.zip(activations) {
-            let own = simd.load(own_scales);
-            if F::HAS_MIN {
-                self.mins = simd.mul_add(simd.load(own_mins), simd.load(sums), self.mins);
-            } else if F::BIAS != 0 {
-                self.mins = simd.mul_add(own, simd.load(sums), self.mins);
-            }
-            simd.store(simd.mul(own, simd.load(scales)), own_scales);
-        }
+#[inline(always)]
+fn add_codes<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    activations: &[[i8; BYTES]; RUN / BYTES],
+    scales: &[f32; GROUPS],
+    mut sums: LaneSums<S>,
+) -> LaneSums<S> {
+    let in_step = STEP.div_ceil(F::BLOCK_WEIGHTS);
+    let weights = in_step * F::BLOCK_WEIGHTS;
+    let scales = scales.chunks_exact(weights / F::GROUP);
+    let mut numbers = activations.chunks_exact(weights / BYTES).zip(scales);
+    let steps = blocks.chunks_exact(in_step);
+    let rest = steps.remainder();
+    for (blocks, (activations, scales)) in steps.zip(&mut numbers) {
+        simd.prefetch_behind(cast_slice(blocks), AHEAD);
+        add_step::<S, F>(simd, blocks, activations, scales, &mut sums);
     }
-
-    #[inline(always)]
-    fn add_codes<F: BlockFormat>(
-        &mut self,
-        simd: S,
-        blocks: &[F::Block],
-        activations: &[[i8; BYTES]; RUN / BYTES],
-    ) {
-        let in_step = STEP.div_ceil(F::BLOCK_WEIGHTS);
-        let weights = in_step * F::BLOCK_WEIGHTS;
-        let scales = self.scales.chunks_exact(weights / F::GROUP);
-        let mut numbers = activations.chunks_exact(weights / BYTES).zip(scales);
-        let (steps, rest) =
-            (blocks.chunks_exact(in_step), blocks.chunks_exact(in_step).remainder());
-        for (blocks, (activations, scales)) in steps.zip(&mut numbers) {
-            simd.prefetch_behind(cast_slice(blocks), AHEAD);
-            add_step::<S, F>(simd, blocks, activations, scales, &mut self.sums);
-        }
-        if let (false, Some((activations, scales))) = (rest.is_empty(), numbers.next()) {
-            let mut padded = [F::Block::zeroed(); STEP / BYTES];
-            padded[..rest.len()].copy_from_slice(rest);
-            add_step::<S, F>(simd, &padded[..in_step], activations, scales, &mut self.sums);
-        }
+    if let (false, Some((activations, scales))) = (rest.is_empty(), numbers.next()) {
+        let mut padded = [F::Block::zeroed(); STEP / BYTES];
+        padded[..rest.len()].copy_from_slice(rest);
+        add_step::<S, F>(simd, &padded[..in_step], activations, scales, &mut sums);
     }
+    sums
 }
 
 /// Adds the products of a super-block, or of as many blocks as [`STEP`] columns have.

@@ -423,7 +423,7 @@ impl<P: CodeProduct> Simd for Neon<P> {
         // proves NEON.
         unsafe {
             let halves: [uint16x4_t; 4] = transmute(*halves);
-            each!(I => vreinterpretq_f32_u32(vshll_n_u16::<16>(halves[I])))
+            each!(I => vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves[I]))))
         }
     }
 }
