@@ -7,10 +7,11 @@ use llq_gguf::TensorType;
 
 use crate::{
     activations::Activations,
+    decoding::Unpacked,
     format::MAX_BLOCK_WEIGHTS,
     kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, Words},
     product::{Product, Shape, accumulate},
-    registry::{BlockInfo, FormatInfo, Unpacked, format},
+    registry::{BlockInfo, FormatInfo, format},
 };
 
 /// Columns of an f32 panel: a tile of 12 tokens by as many takes 24 KiB of the first-level cache.

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
+    format::BlockFormat,
     kernels::{LANES, Simd},
-    packing::HalfLe,
+    packing::{HalfLe, widen_halves},
 };
 
 /// 32 weights of 8 bits with one scale: `weight = scale * code`.
@@ -38,10 +38,19 @@ weight = scale * code
     type Block = BlockQ8_0;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ8_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.widen(simd);
-        out.mins[0] = 0.0;
-        out.codes[..32].copy_from_slice(&block.codes);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ8_0], scales: &mut [f32], _mins: &mut [f32]) {
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.scale,
+            scales,
+        );
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ8_0, _part: usize) -> S::B {
+        simd.load_bytes(bytemuck::cast_ref(&block.codes))
     }
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
