@@ -119,6 +119,11 @@ impl Window {
         self.tokens.len() / 2
     }
 
+    /// All tokens.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// What a model has to see: the last token is only ever predicted.
     pub(crate) fn inputs(&self) -> &[u32] {
         &self.tokens[..self.tokens.len() - 1]

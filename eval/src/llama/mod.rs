@@ -3,6 +3,7 @@
 mod attention;
 mod body;
 mod hyperparameters;
+mod observer;
 mod rope;
 mod slices;
 mod weights;
@@ -12,6 +13,7 @@ use llq_quant::Matrix;
 
 pub(crate) use self::body::Body;
 pub use self::hyperparameters::Hyperparameters;
+pub(crate) use self::observer::{Input, Observer};
 use self::{
     rope::Rope,
     weights::{Linear, Tensors},
