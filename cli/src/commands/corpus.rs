@@ -129,7 +129,9 @@ impl llq_eval::Progress for Evaluating<'_> {
 
     fn window(&self, running: llq_eval::Running) {
         if let Some((progress, context)) = self.started.get() {
-            progress.tell(format!("perplexity {:.4}", running.perplexity));
+            if let Some(perplexity) = running.perplexity {
+                progress.tell(format!("perplexity {perplexity:.4}"));
+            }
             progress.advance(*context);
         }
     }

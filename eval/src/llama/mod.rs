@@ -79,6 +79,11 @@ impl<'m> Llama<'m> {
     pub(crate) fn head(&self) -> &Matrix<'m> {
         self.output.as_ref().unwrap_or(&self.embedding)
     }
+
+    /// The name of [`head`](Self::head) in the file.
+    pub(crate) fn head_name(&self) -> &'static str {
+        if self.output.is_some() { "output.weight" } else { "token_embd.weight" }
+    }
 }
 
 impl<'m> Block<'m> {
