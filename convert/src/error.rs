@@ -7,6 +7,7 @@ use llq_quant::RowError;
 
 use crate::{
     Overflow, UnmetDemand,
+    imatrix::ImatrixError,
     lora::LoraError,
     tokenizer::TokenizerError,
     weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
@@ -120,6 +121,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: Box<LoraError>,
+    },
+    /// An importance matrix is damaged or does not fit the model.
+    #[error("{path}: {problem}", path = path.display())]
+    Imatrix {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ImatrixError,
     },
     /// An adapter does not say enough of the model it belongs to.
     #[error(
