@@ -261,6 +261,36 @@ pub enum Error {
         /// The source.
         path: PathBuf,
     },
+    /// A rule names a tensor that the model does not have.
+    #[error("{origin}: the model has no tensor {tensor:?}")]
+    RuleWithoutTensor {
+        /// Where the rule was given.
+        origin: String,
+        /// The name.
+        tensor: String,
+    },
+    /// A tensor cannot have the type that a rule gives it.
+    #[error("{origin}: tensor {tensor:?} cannot become {tensor_type}: {problem}")]
+    Rule {
+        /// Where the rule was given.
+        origin: String,
+        /// The tensor.
+        tensor: String,
+        /// The rule's type.
+        tensor_type: TensorType,
+        /// Why not.
+        problem: String,
+    },
+    /// A pattern takes too long to be looked for.
+    #[error("{origin}: looking for it in {tensor:?} fails: {problem}")]
+    RulePattern {
+        /// Where the rule was given.
+        origin: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What the engine says.
+        problem: String,
+    },
     /// The source is quantized and quantizing it again was not allowed.
     #[error(
         "tensor {tensor:?} is {from} already and would become {to}: \

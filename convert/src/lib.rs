@@ -21,6 +21,7 @@ mod plan;
 mod readers;
 mod source;
 mod tokenizer;
+mod type_rules;
 mod weights;
 mod write;
 
@@ -36,6 +37,7 @@ pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
 pub use source::{Note, Source, SourceKind};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
+pub use type_rules::{Tensors, TypeRule, TypeRuleError, TypeRules, parse_tensor_type};
 pub use weights::{
     ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,

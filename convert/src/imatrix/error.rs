@@ -59,12 +59,12 @@ pub enum ImatrixError {
         counts: usize,
     },
     /// A sum or a count is NaN, infinite or below zero.
-    #[error("tensor {tensor:?}, column {column}: {found} is no sum of squares, nor a count")]
+    #[error("tensor {tensor:?}: {place} is {found}, expected a finite number of at least 0")]
     Number {
         /// The tensor.
         tensor: String,
-        /// The column of the matrix.
-        column: usize,
+        /// Which number.
+        place: String,
         /// The value.
         found: f32,
     },
@@ -100,6 +100,9 @@ pub enum ImatrixError {
         /// Columns in the file.
         found: usize,
     },
+    /// The model has none of the file's tensors.
+    #[error("it knows none of the model's tensors: it was made for another model")]
+    NoTensor,
     /// The older form counts in `i32`.
     #[error("{what} is {found}, more than the older form can hold; write GGUF")]
     TooLarge {

@@ -7,7 +7,8 @@ mod statistics;
 
 use std::{collections::BTreeMap, path::Path};
 
-use llq_gguf::Overwrite;
+use llq_gguf::{Overwrite, Value};
+use llq_quant::mix::Guidance;
 
 use crate::{Error, Note, error::Result, weights::InputFile};
 
@@ -22,6 +23,8 @@ pub struct Imatrix {
     pub chunks: u32,
     /// Tokens per window.
     pub chunk_tokens: u32,
+    /// What its file is called.
+    name: String,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -45,16 +48,22 @@ pub enum ImatrixFormat {
 }
 
 impl Imatrix {
+    /// One of no tensor, made of so many windows of so many tokens.
+    pub fn new(datasets: Vec<String>, chunks: u32, chunk_tokens: u32) -> Imatrix {
+        Imatrix { datasets, chunks, chunk_tokens, ..Imatrix::default() }
+    }
+
     /// Reads a file of either form; the note tells what the older one leaves open.
     ///
     /// # Errors
     /// Where the file is none, and where a number in it is not finite or below zero.
     pub fn read(path: &Path) -> Result<(Imatrix, Option<Note>)> {
         let file = InputFile::open(path)?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         if file.start(4)? == b"GGUF" {
-            return Ok((gguf::read(path)?, None));
+            return Ok((Imatrix { name, ..gguf::read(path)? }, None));
         }
-        let imatrix = dat::read(&file)?;
+        let imatrix = Imatrix { name, ..dat::read(&file)? };
         let note = Note(format!(
             "{} is of the older form, which does not tell the length of windows: {} tokens",
             path.display(),
@@ -95,6 +104,61 @@ impl Imatrix {
         self.entries.iter().map(|(tensor, entry)| (tensor.as_str(), entry))
     }
 
+    /// What its file is called, without folders; empty where it was not read from one.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the encoder of a tensor of these extents, the fastest first, can be guided.
+    ///
+    /// # Errors
+    /// Where the entry is of a tensor of other extents.
+    pub(crate) fn check(&self, tensor: &str, shape: &[u64]) -> Result<Guidance> {
+        let Some(entry) = self.entry(tensor) else { return Ok(Guidance::Unguided) };
+        let cols = shape.first().copied().unwrap_or(1);
+        let matrices: u64 = shape.iter().skip(2).product();
+        let counts = entry.counts.len() as u64;
+        // The older form has one count for all experts.
+        let is_counted = counts == 1 || counts == matrices;
+        match cols.checked_mul(matrices) {
+            Some(columns) if columns == entry.columns() as u64 && is_counted => {
+                Ok(Guidance::Importance)
+            }
+            columns => {
+                let (expected, found) = (columns.unwrap_or(u64::MAX), entry.columns());
+                let tensor = tensor.to_owned();
+                Err(self.error(ImatrixError::Columns { tensor, expected, found }))
+            }
+        }
+    }
+
+    /// The error where the model has no tensor of this file.
+    pub(crate) fn of_another_model(&self) -> Error {
+        self.error(ImatrixError::NoTensor)
+    }
+
+    fn error(&self, problem: ImatrixError) -> Error {
+        Error::Imatrix { path: self.name.clone().into(), problem }
+    }
+
+    /// What a quantized model says of the importance matrix it was made with, in the order of the
+    /// field's standard tool.
+    pub(crate) fn quantize_keys(&self) -> Vec<(String, Value)> {
+        let key = |name: &str| format!("quantize.imatrix.{name}");
+        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let dataset = self.datasets.first().map(|dataset| Value::from(dataset.as_str()));
+        let chunks = Some(Value::U32(self.chunks)).filter(|_| self.chunks > 0);
+        [
+            Some((key("file"), Value::from(self.name.as_str()))),
+            dataset.map(|dataset| (key("dataset"), dataset)),
+            Some((key("entries_count"), Value::U32(entries))),
+            chunks.map(|chunks| (key("chunks_count"), chunks)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// Adds what another file has seen. Its windows are counted in the length of this one's.
     ///
     /// # Errors
@@ -132,20 +196,28 @@ impl Entry {
             let (tensor, sums, counts) = (tensor.to_owned(), sums.len(), counts.len());
             return Err(ImatrixError::Counts { tensor, sums, counts });
         }
-        let sound = |number: &f32| number.is_finite() && *number >= 0.0;
-        match sums.iter().chain(&counts).position(|number| !sound(number)) {
-            None => Ok(Entry { sums, counts }),
-            Some(at) => {
-                let found = *sums.iter().chain(&counts).nth(at).unwrap_or(&f32::NAN);
-                let (tensor, column) = (tensor.to_owned(), at % (sums.len() / counts.len()));
-                Err(ImatrixError::Number { tensor, column, found })
-            }
-        }
+        let columns = sums.len() / counts.len();
+        let unsound = |number: &f32| !(number.is_finite() && *number >= 0.0);
+        let (place, found) = if let Some(at) = sums.iter().position(unsound) {
+            (format!("the sum of column {} of matrix {}", at % columns, at / columns), sums[at])
+        } else if let Some(at) = counts.iter().position(unsound) {
+            (format!("the count of matrix {at}"), counts[at])
+        } else {
+            return Ok(Entry { sums, counts });
+        };
+        Err(ImatrixError::Number { tensor: tensor.to_owned(), place, found })
     }
 
     /// Columns of all stacked matrices together.
     pub fn columns(&self) -> usize {
         self.sums.len()
+    }
+
+    /// What the columns of one of the stacked matrices count, up to a factor; `None` where it has
+    /// seen nothing.
+    pub(crate) fn channels(&self, columns: usize, matrix: usize) -> Option<&[f32]> {
+        let count = *self.counts.get(matrix).or(self.counts.first())?;
+        self.sums.chunks_exact(columns).nth(matrix).filter(|_| count > 0.0)
     }
 
     /// The mean squares per column, matrix after matrix. A matrix that has seen nothing has 1

@@ -66,7 +66,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     produce::refuse_adapter(&args.model)?;
-    let mut text = corpus::open(&args.eval, output)?;
+    let mut text = corpus::open(&args.eval.text, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
     let source = llq_convert::open_with(&args.model, &open)?;
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let llama = perplexity::load(&model)?;
     let options = args.eval.options();
     let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
-    corpus::check_length(&args.eval.corpus, &corpus, &options)?;
+    corpus::check_length(&args.eval.text.corpus, &corpus, &options)?;
     corpus::note_long_windows(&llama, &options, output);
     let progress = Evaluating::new(output, "unquantized");
     let (report, recorded) = record(&llama, &corpus, &options, &progress)
@@ -93,7 +93,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     match output.form() {
         Form::Text => Ok(()),
-        Form::Json => output.json(&Swept::new(&args.model, &args.eval.corpus, &report, &table)),
+        Form::Json => {
+            output.json(&Swept::new(&args.model, &args.eval.text.corpus, &report, &table))
+        }
     }
 }
 
