@@ -261,6 +261,16 @@ pub enum Error {
         /// The source.
         path: PathBuf,
     },
+    /// A recipe is not one.
+    #[error("{path}, line {line}: {problem}", path = path.display())]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
     /// A rule names a tensor that the model does not have.
     #[error("{origin}: the model has no tensor {tensor:?}")]
     RuleWithoutTensor {

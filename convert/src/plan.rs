@@ -260,7 +260,7 @@ impl TensorPlan {
         Assignment { tensor_type: spec.tensor_type, fallback: None }
     }
 
-    fn spec(&self) -> TensorSpec {
+    pub(crate) fn spec(&self) -> TensorSpec {
         TensorSpec { name: self.name.clone(), shape: self.shape.clone(), tensor_type: self.to }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     output::{Form, Output},
     table::{Column, Columns, pairs},
     target::Target,
+    type_args::read_imatrix,
 };
 
 const EXAMPLES: &str = "\
@@ -84,7 +85,7 @@ enum FormatArg {
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     if let Some(path) = &args.show {
-        return output.result(&Shown::of(path, &read(path, output)?));
+        return output.result(&Shown::of(path, &read_imatrix(path, output)?));
     }
     let (Some(target), started) = (&args.output, Instant::now()) else { return Ok(()) };
     let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
@@ -114,19 +115,10 @@ fn matrices(args: &Args) -> Matrices {
     if args.process_output { Matrices::BlocksAndOutput } else { Matrices::Blocks }
 }
 
-/// Reads a file, and says what it leaves open.
-pub(super) fn read(path: &Path, output: &Output) -> anyhow::Result<Imatrix> {
-    let (imatrix, note) = Imatrix::read(path)?;
-    if let Some(note) = note {
-        output.note(&Escaped(&note.0));
-    }
-    Ok(imatrix)
-}
-
 fn merged(files: &[PathBuf], output: &Output) -> anyhow::Result<Imatrix> {
     let mut all: Option<Imatrix> = None;
     for path in files {
-        let imatrix = read(path, output)?;
+        let imatrix = read_imatrix(path, output)?;
         match &mut all {
             None => all = Some(imatrix),
             Some(all) => {
