@@ -152,10 +152,10 @@ impl Case {
     }
 }
 
-/// With the golden importance, no tensor has a larger error than in the golden file, counted as the
-/// tool that made it counts.
+/// With the golden importance, errors are below those in the golden files on the mean, counted as
+/// the tool that made them counts, and nowhere larger by a hundredth.
 #[test]
-fn guided_tensors_are_no_worse_than_golden() {
+fn guided_errors_are_below_golden() {
     let Some(path) = shared("golden/imatrix.gguf") else { return };
     let imatrix = Arc::new(Imatrix::read(&path).unwrap().0);
     let checkpoint = fixture("tiny-llama-2/hf");
@@ -179,7 +179,9 @@ fn guided_tensors_are_no_worse_than_golden() {
             ratios.push(found / golden);
         }
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-        println!("{} {mean}", case.golden);
+        let worst = ratios.iter().copied().fold(0.0, f64::max);
+        println!("SUM {}: {mean} mean, {worst} worst", case.golden);
+        assert!(mean < 1.0 && worst < 1.01, "{}: {mean} mean, {worst} worst", case.golden);
     }
 }
 
