@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod table;
 mod target;
+mod type_args;
 
 use std::process::ExitCode;
 
