@@ -88,7 +88,7 @@ fn importance_guides_convert_quantize_and_sweep() {
     run(&place, "convert MODEL -o again.gguf --type q3_k --imatrix importance.gguf").ok();
     let read = |name: &str| fs::read(place.path(name)).unwrap();
     assert!(read("guided.gguf") == read("again.gguf") && read("guided.gguf") != read("plain.gguf"));
-    let shown = place.run("inspect guided.gguf --json").ok().stdout;
+    let shown = place.run("inspect guided.gguf --metadata").ok().stdout;
     assert!(shown.contains("quantize.imatrix.entries_count"), "{shown}");
     let line = "sweep MODEL --corpus TEXT --chunks 1 --ctx 32 --types q2_k --json";
     let plain = run(&place, line).ok().json();
