@@ -47,9 +47,9 @@ llq imatrix --corpus <TEXT> --output <FILE> <MODEL>
 /// read and write, and so are those that --merge and --show take.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, override_usage = USAGE)]
-#[command(mut_arg("field", |field| field.requires("corpus")))]
-#[command(mut_arg("ctx", |ctx| ctx.requires("corpus")))]
-#[command(mut_arg("chunks", |chunks| chunks.requires("corpus")))]
+#[command(mut_arg("field", |field| field.conflicts_with_all(["merge", "show"])))]
+#[command(mut_arg("ctx", |ctx| ctx.conflicts_with_all(["merge", "show"])))]
+#[command(mut_arg("chunks", |chunks| chunks.conflicts_with_all(["merge", "show"])))]
 pub(crate) struct Args {
     /// The GGUF file
     #[arg(required_unless_present_any = ["merge", "show"], requires = "corpus")]

@@ -66,7 +66,7 @@ fn what_cannot_be_collected_is_refused() {
         ("imatrix --merge -o out.gguf", "--merge"),
         ("imatrix --merge none.dat MODEL -o out.gguf", "none.dat"),
         ("imatrix --show none.gguf", "none.gguf"),
-        ("imatrix --show none.gguf --ctx 64", "--corpus"),
+        ("imatrix --show none.gguf --ctx 64", "--ctx"),
         ("imatrix --show MODEL", "\"imatrix\""),
         ("imatrix --show none.dat -o out.gguf", "--output"),
         ("imatrix MODEL --corpus text.txt -o out.gguf", "text.txt"),
@@ -88,7 +88,7 @@ fn importance_guides_convert_quantize_and_sweep() {
     run(&place, "convert MODEL -o again.gguf --type q3_k --imatrix importance.gguf").ok();
     let read = |name: &str| fs::read(place.path(name)).unwrap();
     assert!(read("guided.gguf") == read("again.gguf") && read("guided.gguf") != read("plain.gguf"));
-    let shown = place.run("inspect guided.gguf").ok().stdout;
+    let shown = place.run("inspect guided.gguf --metadata").ok().stdout;
     assert!(shown.contains("quantize.imatrix.entries_count"), "{shown}");
     let line = "sweep MODEL --corpus TEXT --chunks 1 --ctx 32 --types q2_k --json";
     let plain = run(&place, line).ok().json();
