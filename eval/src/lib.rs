@@ -30,6 +30,6 @@ pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record
 pub use llama::{Hyperparameters, Llama};
 pub use llq_quant::Mode;
 pub use progress::{Progress, Running};
-pub use report::{Comparison, Divergence, Report};
+pub use report::{Change, Comparison, Divergence, Report};
 pub use tokenizer::Tokenizer;
 pub use windows::LEAST_CONTEXT;
