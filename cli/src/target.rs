@@ -68,11 +68,10 @@ impl Target {
             return Err(no_folder(path, folder));
         }
         if path.is_dir() {
-            return Err(Refusal::new(format!("{shown} is a folder"))
-                .hint("name the file to write, such as model.gguf"));
+            return Err(Refusal::new(format!("{shown} is a folder")).hint("name the file to write"));
         }
         if path == Path::new("-") {
-            return Err(Refusal::new("GGUF is written to a file, not to standard output")
+            return Err(Refusal::new("output is written to a file, not to standard output")
                 .hint("-o ./- is the file of that name"));
         }
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {

@@ -10,6 +10,7 @@
 
 mod arch;
 mod checklist;
+mod compare;
 mod demands;
 mod error;
 mod json;
@@ -24,6 +25,7 @@ mod weights;
 mod write;
 
 pub use checklist::{has_checksums, verify_checksums};
+pub use compare::{Differences, Distance, Reshaped, TensorDifference, compare};
 pub use demands::UnmetDemand;
 pub use error::Error;
 pub use llq_gguf::{Endian, Overwrite, Split};

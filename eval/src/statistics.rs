@@ -188,8 +188,11 @@ mod tests {
             nll: -p.ln(),
             base: Some(BaseScore { nll: -base_p.ln(), kld, same_top }),
         };
-        let scores =
-            [score(0.5, 0.25, 0.1, true), score(0.125, 0.25, 0.4, false), score(0.5, 0.5, 0.1, true)];
+        let scores = [
+            score(0.5, 0.25, 0.1, true),
+            score(0.125, 0.25, 0.4, false),
+            score(0.5, 0.5, 0.1, true),
+        ];
         let found = comparison(&scores).unwrap();
         let ln2 = 2f64.ln();
         assert!(near(found.base_perplexity, 2f64.powf(5.0 / 3.0)), "{found:?}");

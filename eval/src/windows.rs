@@ -79,16 +79,16 @@ impl<'c> Windows<'c> {
     pub(crate) fn run(
         &self,
         progress: &dyn Progress,
-        mut score: impl FnMut(usize, &[Window]) -> Vec<TokenScore> + Send,
+        mut score: impl FnMut(usize, &[Window]) -> Result<Vec<TokenScore>> + Send,
     ) -> Result<Vec<TokenScore>> {
         progress.start(self.count, self.context);
         let mut tally = Tally { done: 0, nll: 0.0, tokens: 0 };
         let mut scores = Vec::new();
         for pass in self.passes() {
             let windows: Vec<Window> = pass.clone().map(|index| self.window(index)).collect();
-            let scored = windows[0].scored().len();
+            let scored = scored_positions(self.context).len();
             // On a thread of the pool, so that the many small steps need no waking of one.
-            scores.extend(rayon::scope(|_| score(pass.start, &windows)));
+            scores.extend(rayon::scope(|_| score(pass.start, &windows))?);
             for window in pass {
                 let own = &scores[window * scored..][..scored];
                 if !own.iter().all(TokenScore::is_finite) {
@@ -114,11 +114,6 @@ impl<'c> Windows<'c> {
 }
 
 impl Window {
-    /// The first scored position: what comes before is only context.
-    fn first_scored(&self) -> usize {
-        self.tokens.len() / 2
-    }
-
     /// What a model has to see: the last token is only ever predicted.
     pub(crate) fn inputs(&self) -> &[u32] {
         &self.tokens[..self.tokens.len() - 1]
@@ -126,13 +121,19 @@ impl Window {
 
     /// The input positions whose prediction is scored.
     pub(crate) fn scored(&self) -> Range<usize> {
-        self.first_scored()..self.tokens.len() - 1
+        scored_positions(self.tokens.len())
     }
 
     /// The true token after each scored position.
     pub(crate) fn targets(&self) -> &[u32] {
-        &self.tokens[self.first_scored() + 1..]
+        &self.tokens[self.scored().start + 1..]
     }
+}
+
+/// The input positions of a window of `context` tokens whose prediction is scored: what comes before
+/// is only context.
+pub(crate) fn scored_positions(context: usize) -> Range<usize> {
+    context / 2..context.saturating_sub(1)
 }
 
 /// The running figures.

@@ -1,6 +1,6 @@
 //! `llq convert`: a published checkpoint becomes GGUF.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{path::PathBuf, process::ExitCode, sync::OnceLock};
 
 use clap::ValueEnum;
 use llq_convert::{Error, LoraError, OpenOptions, Output as Types, PreName, Request};
@@ -94,7 +94,7 @@ enum OutType {
     Bf16,
 }
 
-pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     check_files(args, output)?;
     let request = Request { context_length: args.ctx, ..args.form.request(types(args)) };
     let open = OpenOptions {

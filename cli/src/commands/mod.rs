@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod compare;
 mod convert;
 mod cpu;
 mod formats;
@@ -9,6 +10,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod check;
 mod corpus;
 mod dry_run;
 mod produce;
@@ -27,6 +29,7 @@ pub(crate) enum Command {
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
     Sweep(sweep::Args),
+    Compare(compare::Args),
     Inspect(inspect::Args),
     Formats(formats::Args),
     Cpu(cpu::Args),
@@ -37,10 +40,11 @@ impl Command {
     /// Does it, and says how the process ends.
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<ExitCode> {
         match self {
-            Command::Convert(args) => convert::run(args, output)?,
-            Command::Quantize(args) => quantize::run(args, output)?,
+            Command::Convert(args) => return convert::run(args, output),
+            Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
             Command::Sweep(args) => sweep::run(args, output)?,
+            Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,
             Command::Formats(args) => formats::run(args, output)?,
             Command::Cpu(args) => cpu::run(args, output)?,

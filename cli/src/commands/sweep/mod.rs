@@ -1,6 +1,8 @@
 //! `llq sweep`: what each type costs and what it keeps, in one table.
 
+mod export;
 mod folder;
+mod report;
 mod table;
 
 use std::{
@@ -11,26 +13,32 @@ use std::{
 use anyhow::Context;
 use llq_convert::{OpenOptions, Output as Types, Plan, Request, Source};
 use llq_eval::{Against, Corpus, Options, Recorded, evaluate, record};
-use llq_gguf::Model;
+use llq_gguf::{Model, Overwrite};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use self::{
     folder::Folder,
+    report::Subject,
     table::{Row, Swept, Table},
 };
 use super::{
+    compare,
     corpus::{self, Evaluating},
     perplexity, produce,
 };
 use crate::{
     args::{EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
+    failure::Refusal,
+    new_file::NewFile,
     output::{Form, Output},
+    target::Target,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   llq sweep Llama-2-7b-hf --corpus wiki.test.txt
-  llq sweep model.gguf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m --chunks 50";
+  llq sweep model.gguf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m --chunks 50
+  llq sweep Llama-2-7b-hf --corpus wiki.test.txt --report llama-2-7b.html";
 
 /// What to do where the model is quantized already.
 const REQUANTIZE_HINT: &str = "start from the checkpoint, or from a GGUF file in F32, F16 or BF16";
@@ -62,10 +70,75 @@ pub(crate) struct Args {
     /// (TMPDIR) while they are needed: the unquantized model and one other
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+
+    /// Write a report, one HTML page that needs nothing else: quality against size as a plot, the table,
+    /// errors by tensor and layer
+    #[arg(long, value_name = "HTML")]
+    report: Option<PathBuf>,
+
+    /// Write the table as CSV, with more figures
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+
+    /// Write the table as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Replace report and tables where they exist
+    #[arg(long)]
+    force: bool,
+}
+
+/// The files that tell of a sweep.
+struct Documents {
+    report: Option<Target>,
+    csv: Option<Target>,
+    markdown: Option<Target>,
+}
+
+impl Documents {
+    fn check(args: &Args) -> Result<Documents, Refusal> {
+        let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
+        let paths = [&args.report, &args.csv, &args.markdown];
+        let given: Vec<&PathBuf> = paths.into_iter().flatten().collect();
+        if let Some(twice) = (1..given.len()).find(|&last| given[..last].contains(&given[last])) {
+            let path = given[twice].display();
+            return Err(Refusal::new(format!("{path} cannot be two documents at once")));
+        }
+        let target = |path: &Option<PathBuf>| {
+            path.as_deref().map(|path| Target::check(path, overwrite, &args.model)).transpose()
+        };
+        Ok(Documents {
+            report: target(&args.report)?,
+            csv: target(&args.csv)?,
+            markdown: target(&args.markdown)?,
+        })
+    }
+
+    fn write(self, swept: &Swept<'_>, base: &Model) -> anyhow::Result<()> {
+        if let Some(target) = self.report {
+            let metadata = base.metadata();
+            let text = |key| metadata.string(key).ok().filter(|text| !text.is_empty());
+            let subject = Subject {
+                name: text("general.name").unwrap_or("A model").to_owned(),
+                architecture: text("general.architecture").unwrap_or("llama").to_owned(),
+                parameters: base.tensors().iter().map(|t| t.weights()).fold(0, u64::saturating_add),
+            };
+            NewFile::write(target, &report::page(swept, &subject)?)?;
+        }
+        if let Some(target) = self.csv {
+            NewFile::write(target, &export::csv(swept.rows))?;
+        }
+        if let Some(target) = self.markdown {
+            NewFile::write(target, &export::markdown(swept.rows))?;
+        }
+        Ok(())
+    }
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     produce::refuse_adapter(&args.model)?;
+    let documents = Documents::check(args)?;
     let mut text = corpus::open(&args.eval, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
@@ -87,13 +160,22 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 
     let base = Row::new(base_name(&model), &model, &report, started.elapsed());
     let mut table = Table::start(base, plans.iter().map(|(mix, _)| *mix), output)?;
-    let bench = Bench { source: &*source, recorded: &recorded, corpus: &corpus, options: &options };
+    let weights = if documents.report.is_some() { Weights::Compared } else { Weights::Unseen };
+    let bench = Bench {
+        source: &*source,
+        recorded: &recorded,
+        corpus: &corpus,
+        options: &options,
+        weights,
+    };
     for (mix, plan) in &plans {
         table.add(bench.row(*mix, plan, &folder, output)?)?;
     }
+    let swept = Swept::new(&args.model, &args.eval.corpus, &report, &table);
+    documents.write(&swept, &model)?;
     match output.form() {
         Form::Text => Ok(()),
-        Form::Json => output.json(&Swept::new(&args.model, &args.eval.corpus, &report, &table)),
+        Form::Json => output.json(&swept),
     }
 }
 
@@ -148,6 +230,14 @@ struct Bench<'a> {
     recorded: &'a Recorded<'a>,
     corpus: &'a Corpus,
     options: &'a Options,
+    weights: Weights,
+}
+
+/// Whether a report is going to tell of single tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    Compared,
+    Unseen,
 }
 
 impl Bench<'_> {
@@ -158,7 +248,12 @@ impl Bench<'_> {
         let target = folder.quantized(mix)?;
         produce::write(self.source, plan, target.to_write(), &format!("quantizing {mix}"), output)
             .map_err(|error| folder.explain(error))?;
-        let row = self.measure(mix, target.path(), started, output)?;
+        let mut row = self.measure(mix, target.path(), started, output)?;
+        if self.weights == Weights::Compared {
+            let quantized = llq_convert::open(target.path())?;
+            let label = format!("comparing {mix}");
+            row.tensors = compare::differences(self.source, &*quantized, &label, output)?.tensors;
+        }
         folder.release(&target)?;
         Ok(row)
     }
