@@ -150,8 +150,8 @@ pub(crate) struct TargetArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// After quantizing, do not evaluate the file on a short text that llq has with it. Otherwise a file
-    /// whose predictions are far from its source's is told of, with exit code 1
+    /// Do not evaluate the quantized file on a short text. By default a file that predicts otherwise than
+    /// its source is told of, with exit code 1
     #[arg(long)]
     no_check: bool,
 }

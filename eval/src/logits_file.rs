@@ -92,6 +92,11 @@ impl LogitsFile {
         })
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Tokens per window.
     pub fn context(&self) -> usize {
         self.context

@@ -1,23 +1,23 @@
 //! A quick look at a file just made: whether it still predicts a short text as its source does.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use llq_eval::{Against, Corpus, Error, Llama, Mode, Options, Report, Tokenizer, evaluate};
 use llq_gguf::Model;
 use serde::Serialize;
 
-use super::corpus::Evaluating;
+use super::{bench::machine::available_memory, corpus::Evaluating};
 use crate::{escape::Escaped, figures::bits_per_weight, output::Output};
 
 /// Openings of four novels (Melville, Dickens, Carroll, Austen), some 700 tokens.
 const TEXT: &str = include_str!("check.txt");
 
-/// Products of a weight and a token that are worth a look: some seconds on two cores.
-const PRODUCTS: u64 = 100_000_000_000;
+/// Products of a weight and a token that are worth a look: a second or two on two cores.
+const PRODUCTS: u64 = 30_000_000_000;
 
 /// Fewer tokens tell nothing, whatever the model's size.
-const LEAST_TOKENS: usize = 24;
+const LEAST_TOKENS: usize = 16;
 
 /// Longer windows would score fewer of the tokens.
 const WINDOW: usize = 128;
@@ -28,8 +28,8 @@ const WINDOW: usize = 128;
 pub(super) enum Checked {
     /// Compared with the source: mean KL divergence, and what no sound file of its size has.
     Divergence { tokens: usize, kld: f64, limit: f64 },
-    /// By itself.
-    Perplexity { tokens: usize, perplexity: f64, limit: f64 },
+    /// By itself: perplexity, and what guessing has.
+    Perplexity { tokens: usize, perplexity: f64, guessing: f64 },
     /// A prediction is NaN or infinite.
     NotFinite,
 }
@@ -43,36 +43,49 @@ impl Checked {
                 kld: comparison.kld.mean,
                 limit: divergence_limit(bits_per_weight),
             },
-            // What guessing has.
             None => Checked::Perplexity {
                 tokens,
                 perplexity: report.perplexity,
-                limit: vocabulary_size as f64,
+                guessing: vocabulary_size as f64,
             },
         }
     }
 
+    /// A perplexity by itself proves nothing: the source may be untrained.
     pub(super) fn is_broken(&self) -> bool {
         match self {
-            Checked::Divergence { kld: found, limit, .. }
-            | Checked::Perplexity { perplexity: found, limit, .. } => found > limit,
+            Checked::Divergence { kld, limit, .. } => kld > limit,
+            Checked::Perplexity { .. } => false,
             Checked::NotFinite => true,
         }
     }
-}
 
-impl fmt::Display for Checked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn say(&self, made: &Path, output: &Output) {
+        let path = made.display().to_string();
+        let path = Escaped(&path);
         match self {
-            Checked::Divergence { tokens, kld, limit } => {
-                write!(f, "KL divergence {kld:.4} from the source on {tokens} tokens")?;
-                if self.is_broken() { write!(f, ", expected {limit:.2} or less") } else { Ok(()) }
+            Checked::Divergence { tokens, kld, limit } if self.is_broken() => {
+                output.warning(&format_args!(
+                    "{path} looks broken: KL divergence {kld:.2} from the source on {tokens} tokens, \
+                     expected {limit:.2} or less"
+                ));
             }
-            Checked::Perplexity { tokens, perplexity, limit } => {
-                write!(f, "perplexity {perplexity:.1} on {tokens} tokens")?;
-                if self.is_broken() { write!(f, ", guessing has {limit}") } else { Ok(()) }
+            Checked::Divergence { tokens, kld, .. } => output.done(&format_args!(
+                "checked: KL divergence {kld:.4} from the source on {tokens} tokens"
+            )),
+            Checked::Perplexity { tokens, perplexity, guessing } if perplexity > guessing => {
+                output.note(&format_args!(
+                    "{path} predicts no better than guessing: perplexity {perplexity:.0} on {tokens} \
+                     tokens"
+                ));
             }
-            Checked::NotFinite => f.write_str("it predicts numbers that are not finite"),
+            Checked::Perplexity { tokens, perplexity, .. } => {
+                output
+                    .done(&format_args!("checked: perplexity {perplexity:.1} on {tokens} tokens"));
+            }
+            Checked::NotFinite => output.warning(&format_args!(
+                "{path} looks broken: its predictions are not finite numbers"
+            )),
         }
     }
 }
@@ -87,17 +100,12 @@ fn divergence_limit(bits_per_weight: f64) -> f64 {
     AT_TWO_BITS * PER_BIT.powf(2.0 - bits_per_weight)
 }
 
-/// Measures `made` against `source`, a GGUF file, or by itself. What is found is said; `None` where
+/// Measures `made` against `source`, a GGUF file, or by itself, and says what came of it. `None` where
 /// the model can't be evaluated, which is said too.
 pub(super) fn check(made: &Path, source: Option<&Path>, output: &Output) -> Option<Checked> {
     match measure(made, source, output) {
-        Ok(checked) if checked.is_broken() => {
-            let path = made.display().to_string();
-            output.warning(&format_args!("{} looks broken: {checked}", Escaped(&path)));
-            Some(checked)
-        }
         Ok(checked) => {
-            output.done(&format_args!("checked: {checked}"));
+            checked.say(made, output);
             Some(checked)
         }
         Err(error) => {
@@ -111,6 +119,7 @@ fn measure(made: &Path, source: Option<&Path>, output: &Output) -> anyhow::Resul
     let model = Model::open(made)?;
     let llama = Llama::load(&model)?;
     let base_model = source.map(Model::open).transpose()?;
+    let base_model = base_model.filter(|base| fits_in_memory(base, &model));
     let base = base_model.as_ref().map(Llama::load).transpose()?;
     let tokenizer = Tokenizer::from_metadata(model.metadata())?;
     let corpus = Corpus::tokenize(&tokenizer, TEXT);
@@ -136,6 +145,12 @@ fn measure(made: &Path, source: Option<&Path>, output: &Output) -> anyhow::Resul
         }
         (Err(error), _) => Err(error.into()),
     }
+}
+
+/// Whether reading both models once more takes no second way to the disk.
+fn fits_in_memory(base: &Model, made: &Model) -> bool {
+    let bytes = base.file_bytes().saturating_add(made.file_bytes());
+    available_memory().is_none_or(|available| bytes <= available as u64)
 }
 
 /// As many tokens as a model of this size allows.

@@ -219,7 +219,9 @@ impl fmt::Display for Compared {
         let whole = [both, String::new(), String::new()].into_iter().chain(self.whole.cells());
         let mut rows: Vec<Vec<String>> = self.tensors.iter().map(Row::cells).collect();
         rows.push(whole.collect());
-        f.write_str(&Columns::new(columns).table(&rows))?;
+        if self.whole.weights > 0 {
+            f.write_str(&Columns::new(columns).table(&rows))?;
+        }
         for OtherShape { name, shape_a, shape_b } in &self.reshaped {
             writeln!(f, "{}: shape {shape_a:?} in A, {shape_b:?} in B", Escaped(name))?;
         }

@@ -113,9 +113,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 fn options(args: &Args, logits: Option<&LogitsFile>) -> Result<Options, Refusal> {
     let mut options = args.eval.options();
     let Some(logits) = logits else { return Ok(options) };
-    let (context, path) = (logits.context(), args.against_logits.as_deref().unwrap_or(&args.model));
+    let context = logits.context();
     if options.context != context {
-        let path = path.display();
+        let path = logits.path().display();
         return Err(Refusal::new(format!("{path} has windows of {context} tokens"))
             .hint(format!("give --ctx {context}")));
     }
@@ -188,7 +188,10 @@ fn compared(comparison: &Comparison) -> [(&'static str, String); 9] {
     let Comparison { ratio, ratio_stderr, ln_ratio, ln_ratio_stderr, kld, delta_p, .. } =
         comparison;
     let percent = |fraction: f64| 100.0 * fraction;
-    let signed = |value: f64, label: &str| format!("{:+.2} {label}", percent(value));
+    // What rounds to zero has no sign to tell.
+    let signed = |value: f64, label: &str| {
+        format!("{:+.2} {label}", (100.0 * percent(value)).round() / 100.0 + 0.0)
+    };
     let list = |values: &[String]| values.join(", ");
     [
         ("base perplexity", pm(comparison.base_perplexity, comparison.base_stderr, 4)),

@@ -29,8 +29,9 @@ fn a_broken_file_is_told_of() {
     assert!(made.stderr.contains("warning: out.gguf looks broken: KL divergence"), "{made}");
     let skipped = "quantize hurt.gguf -o out.gguf --type q4_0 --pure --force --no-check";
     assert!(!place.run(skipped).ok().stderr.contains("broken"));
-    let sound = place.run("quantize hurt.gguf -o q8_0.gguf --type q6_k --json").ok();
-    assert_eq!(sound.json()["check"]["found"], "divergence", "{sound}");
+    let json = place.run("quantize hurt.gguf -o json.gguf --type q4_0 --pure --json").json();
+    assert_eq!(json["check"]["found"], "divergence", "{json}");
+    assert!(json["check"]["kld"].as_f64() > json["check"]["limit"].as_f64(), "{json}");
 }
 
 #[test]
@@ -38,7 +39,13 @@ fn a_sound_file_is_said_to_be() {
     let place = Place::new();
     fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
     let made = place.run("quantize tiny.gguf -o q4_0.gguf --type q4_0 --pure");
-    assert_outcome!(made, @"");
+    assert_outcome!(made, @r#"
+    exit code 0
+    --- stdout
+    --- stderr
+    q4_0.gguf: 3.8 MiB, 4.51 bits per weight, [time], [rate]
+    checked: KL divergence 0.0161 from the source on 315 tokens
+    "#);
     let checkpoint = fixture("tiny-llama-2/hf");
     let line = format!("convert {} -o q8_0.gguf --type q8_0", checkpoint.display());
     let made = place.run(&line).ok();

@@ -13,7 +13,16 @@ fn the_worst_tensors_come_first() {
     fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
     // The legacy encoders are defined to the byte, so the figures stand.
     place.run("quantize tiny.gguf -o q4_0.gguf --type q4_0 --pure").ok();
-    assert_outcome!(place.run("compare tiny.gguf q4_0.gguf --worst 3"), @"");
+    assert_outcome!(place.run("compare tiny.gguf q4_0.gguf --worst 3"), @r#"
+    exit code 0
+    --- stdout
+    tensor               A     B         RMSE  relative   largest    cosine
+    output.weight        BF16  Q4_0  8.866e-3   9.044 %  5.835e-2  0.995926
+    blk.4.attn_v.weight  BF16  Q4_0  7.594e-3   8.839 %  3.101e-2  0.996105
+    blk.1.attn_v.weight  BF16  Q4_0  6.000e-3   8.833 %  3.101e-2  0.996105
+    6,819,072 weights                6.900e-3   8.468 %  6.445e-2  0.996422
+    --- stderr
+    "#);
 }
 
 #[test]
@@ -38,8 +47,19 @@ fn what_only_one_model_has_is_listed() {
     place.write("a.gguf", gguf([], "blk.0.ffn_up.weight", &[4, 2]));
     place.write("b.gguf", gguf([], "blk.0.ffn_up.weight", &[2, 4]));
     place.write("c.gguf", gguf([("x", Value::U32(1))], "\u{9b}31m", &[4, 2]));
-    assert_outcome!(place.run("compare a.gguf b.gguf"), @"");
-    assert_outcome!(place.run("compare a.gguf c.gguf"), @"");
+    assert_outcome!(place.run("compare a.gguf b.gguf"), @r#"
+    exit code 1
+    --- stdout
+    blk.0.ffn_up.weight: shape [4, 2] in A, [2, 4] in B
+    --- stderr
+    "#);
+    assert_outcome!(place.run("compare a.gguf c.gguf"), @r#"
+    exit code 1
+    --- stdout
+    blk.0.ffn_up.weight: only in A
+    \u{9b}31m: only in B
+    --- stderr
+    "#);
     let json = place.run("compare a.gguf b.gguf --json");
     assert_eq!(json.code, Some(1), "{json}");
     assert_eq!(json.json()["reshaped"][0]["shape_b"], serde_json::json!([2, 4]));

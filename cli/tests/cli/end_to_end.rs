@@ -68,6 +68,7 @@ fn a_shape_that_forbids_a_type_is_told() {
     --- stdout
     --- stderr
     note: 1 tensor got Q5_0 in place of Q4_K, whose blocks of 256 do not fill rows of 288: blk.0.ffn_gate.weight
+    note: not checked: metadata key "general.architecture" is missing
     "#);
 }
 
@@ -149,11 +150,15 @@ fn perplexity_as_text() {
     mode             exact
     scored           510 tokens
     windows          2 of 512 tokens
-    base perplexity  42.2046
+    base perplexity  42.2046 ± 5.2989
     change           +1.912 ± 0.788 %
-    KL divergence    0.015157 ± 0.000579 mean
-                     0.012049 median, 0.068899 p99, 0.130453 max
-    same top token   92.94 %
+    ratio            1.01912 ± 0.00788, ln 0.01894 ± 0.00773
+    KL divergence    0.015157 ± 0.000579 mean, 0.012049 median
+                     0.029967 p90, 0.037430 p95, 0.068899 p99, 0.121925 p99.9, 0.130453 max
+    same top token   92.94 ± 1.14 %
+    true token       -0.303 ± 0.118 % mean, 2.676 ± 0.227 % RMS change of its probability
+                     -20.09 min, -11.72 p1, -4.60 p5, +0.00 median, +3.17 p95, +6.50 p99, +11.59 max
+    correlation      99.81 % of the tokens' log-likelihoods
     --- stderr
     "#);
 }

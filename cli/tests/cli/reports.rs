@@ -26,9 +26,9 @@ fn a_sweep_writes_its_report_and_tables() {
         assert!(!page.contains(foreign), "{foreign}");
     }
     assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;: quality against size"));
-    // A point per type; a cell per quantized tensor of each: 7 in 8 blocks, embedding and head.
+    // A point per type; a cell per quantized tensor of each: 7 in 6 blocks, embedding and head.
     assert_eq!(page.matches("<circle").count(), 2);
-    assert_eq!(page.matches("<title>blk.").count(), 2 * 7 * 8);
+    assert_eq!(page.matches("<title>blk.").count(), 2 * (7 * 6));
     for part in ["Q4_0", "Q8_0", "token_embd.weight", "llq sweep model.gguf --types q8_0,q4_0"] {
         assert!(page.contains(part), "{part}");
     }

@@ -2,7 +2,7 @@
 
 mod formats;
 mod limits;
-mod machine;
+pub(super) mod machine;
 mod report;
 
 use std::{process::ExitCode, time::Duration};

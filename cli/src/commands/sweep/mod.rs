@@ -172,11 +172,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         table.add(bench.row(*mix, plan, &folder, output)?)?;
     }
     let swept = Swept::new(&args.model, &args.eval.corpus, &report, &table);
-    documents.write(&swept, &model)?;
-    match output.form() {
-        Form::Text => Ok(()),
-        Form::Json => output.json(&swept),
+    // Neither is to be lost over the other.
+    let written = documents.write(&swept, &model);
+    if output.form() == Form::Json {
+        output.json(&swept)?;
     }
+    written
 }
 
 /// What becomes of every type, decided before the first is made: a sweep of hours must not end

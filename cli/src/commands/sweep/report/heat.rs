@@ -1,4 +1,4 @@
-//! Errors of weights as maps: kinds of tensors down, layers across, the darker the larger.
+//! Errors of weights as maps: kinds of tensors down, layers across, a colour that grows with the error.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,6 @@ use std::{
 
 use llq_convert::TensorDifference;
 
-use super::scale::Scale;
 use crate::escape::Html;
 
 const WIDTH: f64 = 330.0;
@@ -15,12 +14,11 @@ const WIDTH: f64 = 330.0;
 const LEFT: f64 = 82.0;
 const ROW: f64 = 16.0;
 
-/// The maps of several types, on one scale.
+/// The maps of several types, with the same rows and columns.
 pub(super) struct Maps<'a> {
     /// Kinds in the order of the model's blocks, then tensors of no block.
     kinds: Vec<&'a str>,
     layers: BTreeSet<u32>,
-    scale: Scale,
 }
 
 impl<'a> Maps<'a> {
@@ -38,42 +36,18 @@ impl<'a> Maps<'a> {
                 layers.extend(layer);
             }
         }
-        let finite = all().map(|t| t.distance.relative()).filter(|error| error.is_finite());
-        Some(Maps { kinds, layers, scale: Scale::tight(finite)? })
+        (!kinds.is_empty()).then_some(Maps { kinds, layers })
     }
 
-    /// How colours and errors belong together.
-    pub(super) fn legend(&self) -> Result<String, fmt::Error> {
-        const STEPS: usize = 40;
-        let (left, width) = (10.0, 480.0);
-        let mut svg = String::from(
-            r#"<svg class="scale" viewBox="0 0 500 40" role="img" aria-label="Scale of relative errors">"#,
-        );
-        for step in 0..STEPS {
-            let part = step as f64 / STEPS as f64;
-            let (x, opacity) = (left + width * part, opacity(part));
-            let step_width = width / STEPS as f64 + 0.5;
-            write!(
-                svg,
-                r#"<rect x="{x:.1}" y="0" width="{step_width:.1}" height="14" fill="var(--accent)" fill-opacity="{opacity:.2}"/>"#
-            )?;
-        }
-        for (value, place) in self.scale.ticks() {
-            let (x, percent) = (left + width * place, Percent(value));
-            write!(
-                svg,
-                r#"<text class="tick" x="{x:.1}" y="30" text-anchor="middle">{percent}</text>"#
-            )?;
-        }
-        writeln!(svg, "</svg>")?;
-        Ok(svg)
-    }
-
-    /// The map of one type.
-    pub(super) fn draw(&self, tensors: &[TensorDifference]) -> Result<String, fmt::Error> {
+    /// The map of one type, whose weights all together have the relative error `whole`.
+    pub(super) fn draw(
+        &self,
+        tensors: &[TensorDifference],
+        whole: f64,
+    ) -> Result<String, fmt::Error> {
         let columns: BTreeMap<u32, usize> =
             self.layers.iter().enumerate().map(|(column, &layer)| (layer, column)).collect();
-        let cell = (WIDTH - LEFT) / columns.len().max(1) as f64;
+        let cell_width = (WIDTH - LEFT) / columns.len().max(1) as f64;
         let height = ROW * self.kinds.len() as f64 + 18.0;
         let mut svg = String::new();
         writeln!(
@@ -88,14 +62,14 @@ impl<'a> Maps<'a> {
                 Html(kind)
             )?;
         }
-        for tensor in tensors.iter().filter(|tensor| has_error(tensor)) {
+        for tensor in tensors.iter().filter(has_error) {
             let (kind, layer) = place(&tensor.name);
             let Some(row) = self.kinds.iter().position(|&known| known == kind) else { continue };
             let (x, width) = match layer.and_then(|layer| columns.get(&layer)) {
-                Some(&column) => (LEFT + cell * column as f64, cell),
+                Some(&column) => (LEFT + cell_width * column as f64, cell_width),
                 None => (LEFT, WIDTH - LEFT),
             };
-            self.cell(&mut svg, tensor, (x, ROW * row as f64, width))?;
+            cell(&mut svg, tensor, whole, (x, ROW * row as f64, width))?;
         }
         let y = height - 5.0;
         for (layer, anchor, x) in
@@ -111,27 +85,53 @@ impl<'a> Maps<'a> {
         writeln!(svg, "</svg>")?;
         Ok(svg)
     }
+}
 
-    fn cell(
-        &self,
-        svg: &mut String,
-        tensor: &TensorDifference,
-        (x, y, width): (f64, f64, f64),
-    ) -> fmt::Result {
-        let error = tensor.distance.relative();
-        // What is no number is as bad as can be.
-        let place = if error.is_finite() { self.scale.place(error) } else { 1.0 };
-        let (height, gap) = (ROW - 1.0, if width > 6.0 { 1.0 } else { 0.0 });
-        writeln!(
+fn cell(
+    svg: &mut String,
+    tensor: &TensorDifference,
+    whole: f64,
+    (x, y, width): (f64, f64, f64),
+) -> fmt::Result {
+    let error = tensor.distance.relative();
+    let (height, gap) = (ROW - 1.0, if width > 6.0 { 1.0 } else { 0.0 });
+    writeln!(
+        svg,
+        r#"<rect x="{x:.2}" y="{y}" width="{:.2}" height="{height}" rx="1.5" fill="var(--accent)" fill-opacity="{:.2}"><title>{}, {}: {}</title></rect>"#,
+        width - gap,
+        opacity(error / whole),
+        Html(&tensor.name),
+        tensor.types[1],
+        Percent(error),
+    )
+}
+
+/// How colours and errors belong together.
+pub(super) fn legend() -> Result<String, fmt::Error> {
+    const STEPS: usize = 40;
+    const STEP: f64 = 12.0;
+    let mut svg = String::from(
+        r#"<svg class="scale" viewBox="0 0 520 36" role="img" aria-label="Scale of errors">"#,
+    );
+    for step in 0..STEPS {
+        let (x, width) = (20.0 + STEP * step as f64, STEP + 0.3);
+        let ratio = MOST.powf(2.0 * (step as f64 + 0.5) / STEPS as f64 - 1.0);
+        write!(
             svg,
-            r#"<rect x="{x:.2}" y="{y}" width="{:.2}" height="{height}" rx="1.5" fill="var(--accent)" fill-opacity="{:.2}"><title>{}, {}: {}</title></rect>"#,
-            width - gap,
-            opacity(place),
-            Html(&tensor.name),
-            tensor.types[1],
-            Percent(error),
-        )
+            r#"<rect x="{x}" y="0" width="{width}" height="14" fill="var(--accent)" fill-opacity="{:.2}"/>"#,
+            opacity(ratio)
+        )?;
     }
+    for (x, text) in [(20, "half or less"), (260, "as all weights"), (500, "twice or more")] {
+        let anchor = match x {
+            20 => "start",
+            500 => "end",
+            _ => "middle",
+        };
+        write!(svg, r#"<text class="tick" x="{x}" y="30" text-anchor="{anchor}">{text}</text>"#)?;
+    }
+    writeln!(svg, "</svg>")?;
+    Ok(svg)
 }
 
 fn has_error(tensor: &&TensorDifference) -> bool {
@@ -148,9 +148,13 @@ fn place(name: &str) -> (&str, Option<u32>) {
     in_block.map_or((plain, None), |(kind, layer)| (kind, Some(layer)))
 }
 
-/// The least error is still to be seen.
-fn opacity(place: f64) -> f64 {
-    0.08 + 0.92 * place.clamp(0.0, 1.0)
+/// The ratio to the error of all weights that has the full colour; its inverse has the least.
+const MOST: f64 = 2.0;
+
+/// What is no number is as bad as can be, and the least error is still to be seen.
+fn opacity(ratio: f64) -> f64 {
+    let place = if ratio.is_finite() { 0.5 + 0.5 * ratio.ln() / MOST.ln() } else { 1.0 };
+    0.06 + 0.94 * place.clamp(0.0, 1.0)
 }
 
 /// A fraction in percent, with as many digits as tell something.
@@ -182,6 +186,15 @@ mod tests {
         assert_eq!(place("token_embd.weight"), ("token_embd", None));
         assert_eq!(place("blk.99999999999.x"), ("blk.99999999999.x", None));
         assert_eq!(place("blk."), ("blk.", None));
+    }
+
+    #[test]
+    fn colours_go_from_half_to_twice() {
+        for (ratio, expected) in
+            [(0.1, 0.06), (0.5, 0.06), (1.0, 0.53), (2.0, 1.0), (9.0, 1.0), (f64::NAN, 1.0)]
+        {
+            assert!((opacity(ratio) - expected).abs() < 1e-9, "{ratio}");
+        }
     }
 
     #[test]

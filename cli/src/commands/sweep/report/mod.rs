@@ -16,7 +16,7 @@ use llq_quant::kernels;
 
 use self::{
     frontier::Point,
-    heat::{Maps, Percent},
+    heat::{Maps, Percent, legend},
 };
 use super::table::{Row, Swept};
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
 const STYLE: &str = include_str!("style.css");
 
 /// Tensors that are listed per type.
-const WORST: usize = 5;
+const WORST: usize = 3;
 
 /// What a sweep's page tells beside its rows.
 pub(super) struct Subject {
@@ -162,9 +162,10 @@ fn maps(page: &mut String, rows: &[Row]) -> fmt::Result {
     let Some(maps) = Maps::of(&errors) else { return Ok(()) };
     writeln!(
         page,
-        "<h2>Errors by tensor and layer</h2>\n<p>Relative error of the weights, ‖a − b‖ / ‖a‖, on one \
-         scale for all types. The pointer shows names and figures.</p>\n{}<div class=\"maps\">",
-        maps.legend()?
+        "<h2>Errors by tensor and layer</h2>\n<p>Relative error of a tensor, ‖a − b‖ / ‖a‖, \
+         beside that of all weights of its type. The pointer shows names and figures.</p>\n{}\
+         <div class=\"maps\">",
+        legend()?
     )?;
     for row in rows {
         let whole = row.tensors.iter().map(|tensor| tensor.distance);
@@ -174,7 +175,7 @@ fn maps(page: &mut String, rows: &[Row]) -> fmt::Result {
             "<div class=\"card\"><h3>{} <small>{} of all weights</small></h3>\n{}</div>",
             Html(&row.name),
             Percent(whole.relative()),
-            maps.draw(&row.tensors)?
+            maps.draw(&row.tensors, whole.relative())?
         )?;
     }
     writeln!(page, "</div>")
