@@ -86,6 +86,18 @@ impl Target {
         Ok(Target { path: path.to_owned(), overwrite })
     }
 
+    /// The same beside several inputs.
+    pub(crate) fn beside(
+        path: &Path,
+        overwrite: Overwrite,
+        inputs: &[impl AsRef<Path>],
+    ) -> Result<Target, Refusal> {
+        for input in inputs {
+            Target::check(path, overwrite, input.as_ref())?;
+        }
+        Ok(Target { path: path.to_owned(), overwrite })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -15,6 +15,7 @@ use super::produce;
 use crate::{
     args::HELP,
     escape::Escaped,
+    failure::FOUND_BAD,
     figures::Count,
     output::Output,
     progress::{Progress, Unit},
@@ -25,9 +26,6 @@ const EXAMPLES: &str = "\
 Examples:
   llq compare model.gguf model-q4_k_m.gguf
   llq compare Llama-2-7b-hf llama-2-7b-q4_k_m.gguf --worst 10 --json";
-
-/// What a check that finds something bad ends with.
-const DIFFERENT: u8 = 1;
 
 /// Compare the weights of two models, tensor by tensor.
 ///
@@ -56,7 +54,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let same =
         found.reshaped.is_empty() && found.only_first.is_empty() && found.only_second.is_empty();
     output.result(&Compared::new(args, found))?;
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(FOUND_BAD) })
 }
 
 fn open(path: &Path) -> anyhow::Result<Box<dyn Source>> {

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let options = options(args, logits.as_ref())?;
     let target = args.save_logits.as_deref().map(|path| {
         let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
-        Target::check(path, overwrite, &args.model)
+        Target::beside(path, overwrite, &[&args.model, &args.eval.corpus])
     });
     let target = target.transpose()?;
     let model = open(&args.model)?;

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     args::{Check, Run, TargetArgs},
     escape::Escaped,
-    failure::Refusal,
+    failure::{FOUND_BAD, Refusal},
     figures::{ByteRate, Bytes, Count, Seconds},
     interrupt::Writing,
     output::{Form, Output},
@@ -44,9 +44,6 @@ pub(super) fn refuse_adapter(path: &Path) -> Result<(), Refusal> {
     let has = |name: &str| path.join(name).exists();
     if has("adapter_config.json") && !has("config.json") { Err(no_model(path)) } else { Ok(()) }
 }
-
-/// The exit code where the file just made looks broken.
-const BROKEN: u8 = 1;
 
 /// A file to make.
 pub(super) struct Job<'a> {
@@ -135,7 +132,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         output.json(&made)?;
     }
     let broken = made.check.as_ref().is_some_and(Checked::is_broken);
-    Ok(if broken { ExitCode::from(BROKEN) } else { ExitCode::SUCCESS })
+    Ok(if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS })
 }
 
 fn quantizes(plan: &Plan) -> bool {

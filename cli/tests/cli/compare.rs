@@ -25,6 +25,21 @@ fn the_worst_tensors_come_first() {
     "#);
 }
 
+/// The sums are over pieces of a tensor first, whoever takes which.
+#[test]
+fn threads_change_no_bit() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    place.llq(["quantize", model, "-o", "q2_k.gguf", "--type", "q2_k", "--no-check"]).ok();
+    let compared = |threads: &str| {
+        let args = ["compare", model, "q2_k.gguf", "--json", "--threads", threads];
+        place.llq(args).ok().stdout
+    };
+    let one = compared("1");
+    assert_eq!(one, compared("2"));
+    assert_eq!(one, compared("3"));
+}
+
 #[test]
 fn a_checkpoint_is_its_gguf() {
     let place = Place::new();

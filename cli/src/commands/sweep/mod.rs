@@ -1,6 +1,6 @@
 //! `llq sweep`: what each type costs and what it keeps, in one table.
 
-mod export;
+mod documents;
 mod folder;
 mod report;
 mod table;
@@ -13,12 +13,12 @@ use std::{
 use anyhow::Context;
 use llq_convert::{OpenOptions, Output as Types, Plan, Request, Source};
 use llq_eval::{Against, Corpus, Options, Recorded, evaluate, record};
-use llq_gguf::{Model, Overwrite};
+use llq_gguf::Model;
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use self::{
+    documents::Documents,
     folder::Folder,
-    report::Subject,
     table::{Row, Swept, Table},
 };
 use super::{
@@ -28,10 +28,7 @@ use super::{
 };
 use crate::{
     args::{EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
-    failure::Refusal,
-    new_file::NewFile,
     output::{Form, Output},
-    target::Target,
 };
 
 const EXAMPLES: &str = "\
@@ -89,53 +86,6 @@ pub(crate) struct Args {
     force: bool,
 }
 
-/// The files that tell of a sweep.
-struct Documents {
-    report: Option<Target>,
-    csv: Option<Target>,
-    markdown: Option<Target>,
-}
-
-impl Documents {
-    fn check(args: &Args) -> Result<Documents, Refusal> {
-        let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
-        let paths = [&args.report, &args.csv, &args.markdown];
-        let given: Vec<&PathBuf> = paths.into_iter().flatten().collect();
-        if let Some(twice) = (1..given.len()).find(|&last| given[..last].contains(&given[last])) {
-            let path = given[twice].display();
-            return Err(Refusal::new(format!("{path} cannot be two documents at once")));
-        }
-        let target = |path: &Option<PathBuf>| {
-            path.as_deref().map(|path| Target::check(path, overwrite, &args.model)).transpose()
-        };
-        Ok(Documents {
-            report: target(&args.report)?,
-            csv: target(&args.csv)?,
-            markdown: target(&args.markdown)?,
-        })
-    }
-
-    fn write(self, swept: &Swept<'_>, base: &Model) -> anyhow::Result<()> {
-        if let Some(target) = self.report {
-            let metadata = base.metadata();
-            let text = |key| metadata.string(key).ok().filter(|text| !text.is_empty());
-            let subject = Subject {
-                name: text("general.name").unwrap_or("A model").to_owned(),
-                architecture: text("general.architecture").unwrap_or("llama").to_owned(),
-                parameters: base.tensors().iter().map(|t| t.weights()).fold(0, u64::saturating_add),
-            };
-            NewFile::write(target, &report::page(swept, &subject)?)?;
-        }
-        if let Some(target) = self.csv {
-            NewFile::write(target, &export::csv(swept.rows))?;
-        }
-        if let Some(target) = self.markdown {
-            NewFile::write(target, &export::markdown(swept.rows))?;
-        }
-        Ok(())
-    }
-}
-
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     produce::refuse_adapter(&args.model)?;
     let documents = Documents::check(args)?;
@@ -160,7 +110,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 
     let base = Row::new(base_name(&model), &model, &report, started.elapsed());
     let mut table = Table::start(base, plans.iter().map(|(mix, _)| *mix), output)?;
-    let weights = if documents.report.is_some() { Weights::Compared } else { Weights::Unseen };
+    let weights = if documents.has_report() { Weights::Compared } else { Weights::Unseen };
     let bench = Bench {
         source: &*source,
         recorded: &recorded,

@@ -154,7 +154,7 @@ const MOST: f64 = 2.0;
 /// What is no number is as bad as can be, and the least error is still to be seen.
 fn opacity(ratio: f64) -> f64 {
     let place = if ratio.is_finite() { 0.5 + 0.5 * ratio.ln() / MOST.ln() } else { 1.0 };
-    0.06 + 0.94 * place.clamp(0.0, 1.0)
+    0.15 + 0.85 * place.clamp(0.0, 1.0)
 }
 
 /// A fraction in percent, with as many digits as tell something.
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn colours_go_from_half_to_twice() {
         for (ratio, expected) in
-            [(0.1, 0.06), (0.5, 0.06), (1.0, 0.53), (2.0, 1.0), (9.0, 1.0), (f64::NAN, 1.0)]
+            [(0.1, 0.15), (0.5, 0.15), (1.0, 0.575), (2.0, 1.0), (9.0, 1.0), (f64::NAN, 1.0)]
         {
             assert!((opacity(ratio) - expected).abs() < 1e-9, "{ratio}");
         }
