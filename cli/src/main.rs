@@ -8,10 +8,12 @@ mod failure;
 mod figures;
 mod interrupt;
 mod new_file;
+mod open_files;
 mod output;
 mod progress;
 mod table;
 mod target;
+mod type_args;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, output: &Output) -> anyhow::Result<ExitCode> {
     kernels::select()?;
+    open_files::raise_limit();
     cli.global.build_thread_pool()?;
     cli.command.run(output)
 }

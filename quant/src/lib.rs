@@ -10,6 +10,7 @@
 
 mod activations;
 mod attention;
+mod decoding;
 mod format;
 mod formats;
 mod formats_markdown;

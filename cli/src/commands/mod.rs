@@ -5,6 +5,7 @@ mod compare;
 mod convert;
 mod cpu;
 mod formats;
+mod imatrix;
 mod inspect;
 mod perplexity;
 mod quantize;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
+    Imatrix(imatrix::Args),
     Sweep(sweep::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
@@ -43,6 +45,7 @@ impl Command {
             Command::Convert(args) => return convert::run(args, output),
             Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
+            Command::Imatrix(args) => imatrix::run(args, output)?,
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,

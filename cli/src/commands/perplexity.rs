@@ -73,16 +73,16 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let options = options(args, logits.as_ref())?;
     let target = args.save_logits.as_deref().map(|path| {
         let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
-        Target::beside(path, overwrite, &[&args.model, &args.eval.corpus])
+        Target::beside(path, overwrite, &[&args.model, &args.eval.text.corpus])
     });
     let target = target.transpose()?;
     let model = open(&args.model)?;
     let llama = load(&model)?;
     let base_model = args.against.as_deref().map(open).transpose()?;
     let base = base_model.as_ref().map(load).transpose()?;
-    let mut text = corpus::open(&args.eval, output)?;
+    let mut text = corpus::open(&args.eval.text, output)?;
     let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
-    corpus::check_length(&args.eval.corpus, &corpus, &options)?;
+    corpus::check_length(&args.eval.text.corpus, &corpus, &options)?;
     if let Some(base) = &base_model {
         corpus::check_same_tokens(&model, base, &corpus)?;
     }
@@ -155,7 +155,7 @@ impl<'a> Measured<'a> {
     fn new(args: &Args, report: &'a Report) -> Measured<'a> {
         Measured {
             model: args.model.display().to_string(),
-            corpus: args.eval.corpus.display().to_string(),
+            corpus: args.eval.text.corpus.display().to_string(),
             against: args
                 .against
                 .as_ref()

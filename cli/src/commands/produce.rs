@@ -7,9 +7,10 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context;
 use llq_convert::{
     Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, SourceKind, Split, Withdrawn,
+    Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
@@ -51,8 +52,10 @@ pub(super) struct Job<'a> {
     pub(super) target: &'a TargetArgs,
     pub(super) open: OpenOptions,
     pub(super) request: Request,
-    /// A file of metadata, which is read too.
-    pub(super) metadata: Option<&'a Path>,
+    /// Files of metadata, types and importance, which are read too.
+    pub(super) files: Vec<&'a Path>,
+    /// Where the types of all tensors are written to.
+    pub(super) write_recipe: Option<&'a Path>,
 }
 
 impl Job<'_> {
@@ -63,7 +66,7 @@ impl Job<'_> {
             .into_iter()
             .chain(adapters)
             .chain(self.open.base.as_deref())
-            .chain(self.metadata)
+            .chain(self.files.iter().copied())
     }
 }
 
@@ -105,13 +108,16 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         output.note(&format_args!("{subject} {}", Escaped(&first.display().to_string())));
     }
     say_notes(&*source, &plan, output);
+    let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
+        recipe.map_or(Ok(()), RecipeFile::write)?;
         output.result(&DryRun::of(&*source, &plan, &paths))?;
         return Ok(ExitCode::SUCCESS);
     }
 
     let target = (target.path(), job.target.overwrite());
     let report = write(&*source, &plan, target, "writing", output)?;
+    recipe.map_or(Ok(()), RecipeFile::write)?;
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);
     made.types = types(&plan, &report.overflows);
@@ -143,6 +149,40 @@ fn quantizes(plan: &Plan) -> bool {
 fn check(made: &Path, job: &Job<'_>, source: &dyn Source, output: &Output) -> Option<Checked> {
     let in_place = source.kind() == SourceKind::Gguf && job.open.lora.is_empty();
     check::check(made, in_place.then_some(job.input), output)
+}
+
+/// A file for the types of all tensors, which is none of those read or written.
+struct RecipeFile {
+    target: Target,
+    table: TypeTable,
+}
+
+impl RecipeFile {
+    fn of(job: &Job<'_>, plan: &Plan, outputs: &[PathBuf]) -> Result<Option<RecipeFile>, Refusal> {
+        let Some(path) = job.write_recipe else { return Ok(None) };
+        let table = TypeTable::of(plan).ok_or_else(|| {
+            Refusal::new("a recipe has a type for what it does not name, and none was given")
+                .hint("give --type")
+        })?;
+        let same =
+            |output: &PathBuf| std::path::absolute(output).ok() == std::path::absolute(path).ok();
+        if outputs.iter().any(same) {
+            let shown = path.display();
+            return Err(Refusal::new(format!("{shown} is to be the recipe and the model")));
+        }
+        for input in job.inputs() {
+            Target::check(path, job.target.overwrite(), input)?;
+        }
+        let target = Target::check(path, job.target.overwrite(), job.input)?;
+        Ok(Some(RecipeFile { target, table }))
+    }
+
+    fn write(self) -> anyhow::Result<()> {
+        let (path, overwrite) = self.target.to_write();
+        self.table
+            .write(path, overwrite)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 /// Decides what `request` makes of `source`; what stands against it names the source.

@@ -31,7 +31,7 @@ impl Documents {
             let path = given[twice].display();
             return Err(Refusal::new(format!("{path} cannot be two documents at once")));
         }
-        let inputs = [&args.model, &args.eval.corpus];
+        let inputs = [&args.model, &args.eval.text.corpus];
         let target = |path: &Option<PathBuf>| {
             path.as_deref().map(|path| Target::beside(path, overwrite, &inputs)).transpose()
         };
