@@ -85,7 +85,7 @@ def quantize(options):
 def both_quantize(options, source, name, keep=False):
     ours, theirs = (options.folder / f"{who}-{name}.gguf" for who in ("llq", "peer"))
     processes.settle(source, options.cache)
-    one = llq(options, "quantize", source, "-o", ours, "--type", name, "--force")
+    one = llq(options, "quantize", source, "-o", ours, "--type", name, "--force", "--no-check")
     del one["stdout"]
     processes.settle(source, options.cache)
     other = peer("quantize", source, theirs, name, options.threads)
@@ -156,7 +156,7 @@ def quantized(options, source, name):
     if name == "F16":
         return source
     target = options.folder / f"eval-{name}.gguf"
-    llq(options, "quantize", source, "-o", target, "--type", name, "--force")
+    llq(options, "quantize", source, "-o", target, "--type", name, "--force", "--no-check")
     return target
 
 
@@ -169,7 +169,7 @@ def growth(options):
         for _ in range(options.rounds):
             target = options.folder / "growth.gguf"
             processes.settle(source, options.cache)
-            one = llq(options, "quantize", source, "-o", target, "--type", "Q4_K_M", "--force")
+            one = llq(options, "quantize", source, "-o", target, "--type", "Q4_K_M", "--force", "--no-check")
             del one["stdout"]
             rounds["quantize"].append(one)
             rounds["perplexity"].append(evaluated(options, target, options.windows))

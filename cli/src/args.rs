@@ -149,6 +149,11 @@ pub(crate) struct TargetArgs {
     /// Only say what would be written
     #[arg(long)]
     dry_run: bool,
+
+    /// Do not evaluate the quantized file on a short text. By default a file that predicts otherwise than
+    /// its source is told of, with exit code 1
+    #[arg(long)]
+    no_check: bool,
 }
 
 /// Whether a file is written in the end.
@@ -158,6 +163,13 @@ pub(crate) enum Run {
     Dry,
 }
 
+/// Whether a file just quantized is evaluated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    Wanted,
+    Skipped,
+}
+
 impl TargetArgs {
     pub(crate) fn overwrite(&self) -> Overwrite {
         if self.force { Overwrite::Replace } else { Overwrite::Forbid }
@@ -165,6 +177,10 @@ impl TargetArgs {
 
     pub(crate) fn run(&self) -> Run {
         if self.dry_run { Run::Dry } else { Run::Real }
+    }
+
+    pub(crate) fn check(&self) -> Check {
+        if self.no_check { Check::Skipped } else { Check::Wanted }
     }
 }
 

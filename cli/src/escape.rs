@@ -19,6 +19,27 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// The same for text and attributes of HTML.
+pub(crate) struct Html<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Html<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                '\n' => f.write_char(c)?,
+                c if is_harmless(c) => f.write_char(c)?,
+                c => write!(f, "{}", c.escape_unicode())?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The same for JSON text, in JSON's own escapes. Line feeds are layout there.
 pub(crate) fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -52,6 +73,13 @@ mod tests {
     fn terminal_sequences_become_visible() {
         let hostile = "a\x1b[2J\r\nb\u{9b}31m\u{202e}c";
         assert_eq!(Escaped(hostile).to_string(), "a\\u{1b}[2J\\u{d}\\u{a}b\\u{9b}31m\\u{202e}c");
+    }
+
+    #[test]
+    fn html_stays_text() {
+        let hostile = "</title><script>a&b\" '\u{202e}";
+        let escaped = "&lt;/title&gt;&lt;script&gt;a&amp;b&quot; &#39;\\u{202e}";
+        assert_eq!(Html(hostile).to_string(), escaped);
     }
 
     #[test]

@@ -7,6 +7,9 @@ use crate::{
     output::{Output, StdoutClosed},
 };
 
+/// The exit code of a check that found something bad.
+pub(crate) const FOUND_BAD: u8 = 1;
+
 /// The exit code of wrong usage, bad input, and everything that kept llq from its work.
 const FAILED: u8 = 2;
 

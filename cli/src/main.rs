@@ -7,6 +7,7 @@ mod escape;
 mod failure;
 mod figures;
 mod interrupt;
+mod new_file;
 mod open_files;
 mod output;
 mod progress;

@@ -99,6 +99,12 @@ impl Output {
         self.say(&format!("{DIM}note:{DIM:#} {message}\n"));
     }
 
+    /// Says that the result is not to be used as it is.
+    pub(crate) fn warning(&self, message: &impl Display) {
+        let style = STYLES.get_error();
+        self.say(&format!("{style}warning:{style:#} {message}\n"));
+    }
+
     /// Says why the run failed.
     pub(crate) fn error(&self, message: &impl Display) {
         let style = STYLES.get_error();

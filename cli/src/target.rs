@@ -68,11 +68,10 @@ impl Target {
             return Err(no_folder(path, folder));
         }
         if path.is_dir() {
-            return Err(Refusal::new(format!("{shown} is a folder"))
-                .hint("name the file to write, such as model.gguf"));
+            return Err(Refusal::new(format!("{shown} is a folder")).hint("name the file to write"));
         }
         if path == Path::new("-") {
-            return Err(Refusal::new("GGUF is written to a file, not to standard output")
+            return Err(Refusal::new("output is written to a file, not to standard output")
                 .hint("-o ./- is the file of that name"));
         }
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
@@ -83,6 +82,18 @@ impl Target {
         }
         if overwrite == Overwrite::Forbid && path.symlink_metadata().is_ok() {
             return Err(Refusal::new(format!("{shown} exists")).hint("--force replaces it"));
+        }
+        Ok(Target { path: path.to_owned(), overwrite })
+    }
+
+    /// The same beside several inputs.
+    pub(crate) fn beside(
+        path: &Path,
+        overwrite: Overwrite,
+        inputs: &[impl AsRef<Path>],
+    ) -> Result<Target, Refusal> {
+        for input in inputs {
+            Target::check(path, overwrite, input.as_ref())?;
         }
         Ok(Target { path: path.to_owned(), overwrite })
     }

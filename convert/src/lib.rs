@@ -10,6 +10,7 @@
 
 mod arch;
 mod checklist;
+mod compare;
 mod demands;
 mod error;
 mod imatrix;
@@ -27,6 +28,7 @@ mod weights;
 mod write;
 
 pub use checklist::{has_checksums, verify_checksums};
+pub use compare::{Differences, Distance, Reshaped, TensorDifference, compare};
 pub use demands::UnmetDemand;
 pub use error::Error;
 pub use imatrix::{Entry, EntryStatistics, Imatrix, ImatrixError, ImatrixFormat};

@@ -101,7 +101,7 @@ pub struct Plan {
 }
 
 /// The longest row that is supported, in weights: a group of rows has to fit into memory.
-const MAX_COLUMNS: u64 = 1 << 22;
+pub(crate) const MAX_COLUMNS: u64 = 1 << 22;
 
 impl Plan {
     /// Decides what `request` makes of `source`.

@@ -1,5 +1,7 @@
 //! What can be wrong with a model or a text that is to be evaluated.
 
+use std::{io, path::PathBuf};
+
 use llq_gguf::TensorType;
 
 /// Why a model could not be loaded or a text not be scored.
@@ -132,6 +134,29 @@ pub enum Error {
         /// What differs.
         what: &'static str,
     },
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of logits is damaged, or was made of another text or vocabulary.
+    #[error("{}: {what}: expected {expected}, found {found}", path.display())]
+    LogitsFile {
+        /// The file.
+        path: PathBuf,
+        /// What of the file.
+        what: String,
+        /// What it has to be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Logits cannot be written.
+    #[error("cannot write logits: {0}")]
+    Save(#[source] io::Error),
     /// A model predicts NaN or infinity.
     #[error("window {window}: the model's prediction is not a finite number")]
     NotFinite {

@@ -1,10 +1,13 @@
 //! Perplexity, and KL divergence from a base model.
 
+use std::io::Write;
+
 use crate::{
-    Corpus, Error, Llama, Mode, Progress, Report,
+    Corpus, Error, Llama, LogitsFile, Mode, Progress, Report,
     error::Result,
     head::{self, Prediction},
     llama::Body,
+    logits_file,
     statistics::{self, TokenScore},
     windows::{Window, Windows},
 };
@@ -38,6 +41,9 @@ pub enum Against<'a> {
     Model(&'a Llama<'a>),
     /// A base model whose body already ran over the same corpus with the same options.
     Recorded(&'a Recorded<'a>),
+    /// What a base model predicted, as far as the field's file of logits tells: a log-probability has 16
+    /// bits, and none is more than 16 nats below the largest, so that the base's perplexity is too low.
+    Logits(&'a LogitsFile),
 }
 
 /// The base model of many comparisons: its final hidden state at every scored position
@@ -59,7 +65,8 @@ pub struct Recorded<'m> {
 /// # Errors
 ///
 /// A corpus shorter than one window; tokens that a model does not know; two models of different
-/// vocabularies; a recording of another corpus, window length or mode; a model that predicts NaN.
+/// vocabularies; a recording or file of logits of another corpus, window length or mode; a model that
+/// predicts NaN.
 pub fn evaluate(
     subject: &Llama<'_>,
     against: Against<'_>,
@@ -83,9 +90,41 @@ pub fn evaluate(
                 Some(Prediction { head: body.llama().head(), hidden: &base_hidden })
             }
             Base::Recorded(recorded) => Some(recorded.prediction(first, pass)),
+            Base::Logits(file) => {
+                let base = (*file, first * pass[0].scored().len());
+                return head::score_against(subject, base, &targets(pass), options.mode);
+            }
         };
-        head::score(subject, base, &targets(pass), options.mode)
+        Ok(head::score(subject, base, &targets(pass), options.mode))
     })?;
+    Ok(report(&scores, &windows, options.mode))
+}
+
+/// Evaluates `llama` alone and writes what it predicts to `out` as the field's file of logits: 2 bytes
+/// per token of the vocabulary and scored token.
+///
+/// # Errors
+///
+/// As [`evaluate`]; `out` that cannot be written to.
+pub fn save_logits(
+    llama: &Llama<'_>,
+    corpus: &Corpus,
+    options: &Options,
+    out: &mut (dyn Write + Send),
+    progress: &dyn Progress,
+) -> Result<Report> {
+    let windows = Windows::plan(corpus, options)?;
+    let vocabulary_size = llama.hyperparameters().vocabulary_size;
+    windows.check_vocabulary(vocabulary_size)?;
+    logits_file::write_head(out, &windows, vocabulary_size).map_err(Error::Save)?;
+    let body = Body::new(llama, windows.context(), options.mode);
+    let mut workspace = body.workspace();
+    let scores = windows.run(progress, |_, pass| {
+        let hidden = body.hidden(pass, &mut workspace);
+        let prediction = Prediction { head: llama.head(), hidden: &hidden };
+        head::save(prediction, &targets(pass), options.mode, out)
+    })?;
+    out.flush().map_err(Error::Save)?;
     Ok(report(&scores, &windows, options.mode))
 }
 
@@ -112,7 +151,7 @@ pub fn record<'m>(
         }
         hidden.extend_from_slice(&own);
         let prediction = Prediction { head: base.head(), hidden: &own };
-        head::score(prediction, None, &targets(pass), options.mode)
+        Ok(head::score(prediction, None, &targets(pass), options.mode))
     })?;
     let recorded = Recorded {
         base,
@@ -131,6 +170,7 @@ enum Base<'a> {
     Nothing,
     Body(Body<'a>),
     Recorded(&'a Recorded<'a>),
+    Logits(&'a LogitsFile),
 }
 
 impl<'a> Base<'a> {
@@ -144,6 +184,10 @@ impl<'a> Base<'a> {
             Against::Nothing => return Ok(Base::Nothing),
             Against::Model(base) => base,
             Against::Recorded(recorded) => recorded.base,
+            Against::Logits(file) => {
+                file.check(windows, subject.hyperparameters().vocabulary_size)?;
+                return Ok(Base::Logits(file));
+            }
         };
         let vocabulary_size = |llama: &Llama<'_>| llama.hyperparameters().vocabulary_size;
         if vocabulary_size(base) != vocabulary_size(subject) {

@@ -1,6 +1,8 @@
 //! The head: from final hidden states to the score of each true token. The logits of a slice of the
 //! vocabulary exist at a time; softmax and KL divergence are accumulated over the slices.
 
+mod whole;
+
 use std::ops::Range;
 
 use llq_quant::{
@@ -10,6 +12,7 @@ use llq_quant::{
 };
 use rayon::prelude::*;
 
+pub(crate) use self::whole::{save, score_against};
 use crate::{
     pool::Pool,
     statistics::{BaseScore, TokenScore},

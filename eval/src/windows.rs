@@ -79,13 +79,13 @@ impl<'c> Windows<'c> {
     pub(crate) fn run(
         &self,
         progress: &dyn Progress,
-        mut score: impl FnMut(usize, &[Window]) -> Vec<TokenScore> + Send,
+        mut score: impl FnMut(usize, &[Window]) -> Result<Vec<TokenScore>> + Send,
     ) -> Result<Vec<TokenScore>> {
         let mut tally = Tally { nll: 0.0, tokens: 0 };
         let mut scores = Vec::new();
         self.for_each_pass(progress, |pass, windows| {
             let scored = windows[0].scored().len();
-            scores.extend(score(pass.start, windows));
+            scores.extend(score(pass.start, windows)?);
             pass.map(|window| {
                 let own = &scores[window * scored..][..scored];
                 match own.iter().all(TokenScore::is_finite) {
@@ -132,11 +132,6 @@ impl<'c> Windows<'c> {
 }
 
 impl Window {
-    /// The first scored position: what comes before is only context.
-    fn first_scored(&self) -> usize {
-        self.tokens.len() / 2
-    }
-
     /// All tokens.
     pub(crate) fn tokens(&self) -> &[u32] {
         &self.tokens
@@ -149,13 +144,19 @@ impl Window {
 
     /// The input positions whose prediction is scored.
     pub(crate) fn scored(&self) -> Range<usize> {
-        self.first_scored()..self.tokens.len() - 1
+        scored_positions(self.tokens.len())
     }
 
     /// The true token after each scored position.
     pub(crate) fn targets(&self) -> &[u32] {
-        &self.tokens[self.first_scored() + 1..]
+        &self.tokens[self.scored().start + 1..]
     }
+}
+
+/// The input positions of a window of `context` tokens whose prediction is scored: what comes before
+/// is only context.
+pub(crate) fn scored_positions(context: usize) -> Range<usize> {
+    context / 2..context.saturating_sub(1)
 }
 
 /// The running figures.

@@ -126,5 +126,5 @@ fn a_model_does_not_diverge_from_itself() {
         evaluate(&llama, Against::Model(&llama), &corpus, &options(Mode::Fast, 1), &()).unwrap();
     let comparison = report.against.unwrap();
     assert_eq!((comparison.kld.mean, comparison.kld.max, comparison.ln_ratio), (0.0, 0.0, 0.0));
-    assert_eq!((comparison.same_top, comparison.delta_p_rms), (1.0, 0.0));
+    assert_eq!((comparison.same_top, comparison.delta_p.rms), (1.0, 0.0));
 }

@@ -103,7 +103,7 @@ impl Job {
             Job::Convert(options) => {
                 let mut command = Command::new(beside_this("llq"));
                 command.arg("convert").arg(checkpoint).args(*options);
-                command.arg("-o").arg(output.join("model.gguf"));
+                command.arg("--no-check").arg("-o").arg(output.join("model.gguf"));
                 command
             }
         };

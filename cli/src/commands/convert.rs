@@ -1,6 +1,6 @@
 //! `llq convert`: a published checkpoint becomes GGUF.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{path::PathBuf, process::ExitCode, sync::OnceLock};
 
 use clap::ValueEnum;
 use llq_convert::{Error, LoraError, OpenOptions, Output as Types, PreName, Request};
@@ -101,7 +101,7 @@ enum OutType {
     Bf16,
 }
 
-pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     check_files(args, output)?;
     let recipe = args.recipe.read()?;
     let mut rules = args.types.rules();

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod compare;
 mod convert;
 mod cpu;
 mod formats;
@@ -10,6 +11,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod check;
 mod corpus;
 mod dry_run;
 mod produce;
@@ -29,6 +31,7 @@ pub(crate) enum Command {
     Perplexity(perplexity::Args),
     Imatrix(imatrix::Args),
     Sweep(sweep::Args),
+    Compare(compare::Args),
     Inspect(inspect::Args),
     Formats(formats::Args),
     Cpu(cpu::Args),
@@ -39,11 +42,12 @@ impl Command {
     /// Does it, and says how the process ends.
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<ExitCode> {
         match self {
-            Command::Convert(args) => convert::run(args, output)?,
-            Command::Quantize(args) => quantize::run(args, output)?,
+            Command::Convert(args) => return convert::run(args, output),
+            Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
             Command::Imatrix(args) => imatrix::run(args, output)?,
             Command::Sweep(args) => sweep::run(args, output)?,
+            Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,
             Command::Formats(args) => formats::run(args, output)?,
             Command::Cpu(args) => cpu::run(args, output)?,

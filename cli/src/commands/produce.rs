@@ -3,26 +3,28 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Instant,
 };
 
 use anyhow::Context;
 use llq_convert::{
     Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, Split, TypeTable, Withdrawn,
+    Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    check::{self, Checked},
     dry_run::DryRun,
     type_shares::{TypeShare, type_shares},
 };
 use crate::{
-    args::{Run, TargetArgs},
+    args::{Check, Run, TargetArgs},
     escape::Escaped,
-    failure::Refusal,
+    failure::{FOUND_BAD, Refusal},
     figures::{ByteRate, Bytes, Count, Seconds},
     interrupt::Writing,
     output::{Form, Output},
@@ -80,8 +82,9 @@ pub(super) fn withdrawn(request: &Request) -> Withdrawn {
     }
 }
 
-/// Opens the input, plans, and writes; says what came of it.
-pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
+/// Opens the input, plans, writes, and checks what was quantized; says what came of it. The exit code
+/// tells whether the file is sound.
+pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     // The name of a split output is only taken if one file turns out to be enough.
     let first = match job.request.split {
@@ -108,7 +111,8 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        return output.result(&DryRun::of(&*source, &plan, &paths));
+        output.result(&DryRun::of(&*source, &plan, &paths))?;
+        return Ok(ExitCode::SUCCESS);
     }
 
     let target = (target.path(), job.target.overwrite());
@@ -126,10 +130,25 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         Seconds(elapsed),
         ByteRate { bytes: plan.source_bytes(), elapsed },
     ));
-    match output.form() {
-        Form::Json => output.json(&made),
-        Form::Text => Ok(()),
+    if job.target.check() == Check::Wanted && quantizes(&plan) {
+        made.check =
+            check(paths.first().map_or(target.0, PathBuf::as_path), &job, &*source, output);
     }
+    if output.form() == Form::Json {
+        output.json(&made)?;
+    }
+    let broken = made.check.as_ref().is_some_and(Checked::is_broken);
+    Ok(if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS })
+}
+
+fn quantizes(plan: &Plan) -> bool {
+    plan.recipe().is_some_and(|recipe| recipe.mix.base().block_weights() > 1)
+}
+
+/// Evaluates the new file beside the source, where that is a model that can be evaluated in place.
+fn check(made: &Path, job: &Job<'_>, source: &dyn Source, output: &Output) -> Option<Checked> {
+    let in_place = source.kind() == SourceKind::Gguf && job.open.lora.is_empty();
+    check::check(made, in_place.then_some(job.input), output)
 }
 
 /// A file for the types of all tensors, which is none of those read or written.
@@ -318,6 +337,8 @@ pub(super) struct Made {
     fallbacks: Vec<String>,
     /// `None` for a dry run.
     seconds: Option<f64>,
+    /// `None` where the file was not evaluated.
+    check: Option<Checked>,
 }
 
 #[derive(Serialize)]
@@ -352,6 +373,7 @@ impl Made {
             types,
             fallbacks: fallbacks(plan),
             seconds: None,
+            check: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `llq quantize`: a GGUF model becomes a smaller one.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use llq_convert::{OpenOptions, Output as Types, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     metadata: MetadataArgs,
 }
 
-pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     produce::refuse_adapter(&args.model)?;
     if args.model.is_dir() {
         return Err(a_folder_is_no_model(args).into());

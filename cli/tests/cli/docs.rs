@@ -5,8 +5,18 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 9] =
-    ["convert", "quantize", "perplexity", "imatrix", "sweep", "inspect", "formats", "cpu", "bench"];
+const COMMANDS: [&str; 10] = [
+    "convert",
+    "quantize",
+    "perplexity",
+    "imatrix",
+    "sweep",
+    "compare",
+    "inspect",
+    "formats",
+    "cpu",
+    "bench",
+];
 
 #[test]
 fn command_line_page_is_fresh() {

@@ -68,6 +68,7 @@ fn a_shape_that_forbids_a_type_is_told() {
     --- stdout
     --- stderr
     note: 1 tensor got Q5_0 in place of Q4_K, whose blocks of 256 do not fill rows of 288: blk.0.ffn_gate.weight
+    note: not checked: metadata key "general.architecture" is missing
     "#);
 }
 
@@ -149,11 +150,15 @@ fn perplexity_as_text() {
     mode             exact
     scored           510 tokens
     windows          2 of 512 tokens
-    base perplexity  42.2046
+    base perplexity  42.2046 ± 5.2989
     change           +1.912 ± 0.788 %
-    KL divergence    0.015157 ± 0.000579 mean
-                     0.012049 median, 0.068899 p99, 0.130453 max
-    same top token   92.94 %
+    ratio            1.01912 ± 0.00788, ln 0.01894 ± 0.00773
+    KL divergence    0.015157 ± 0.000579 mean, 0.012049 median
+                     0.029967 p90, 0.037430 p95, 0.068899 p99, 0.121925 p99.9, 0.130453 max
+    same top token   92.94 ± 1.14 %
+    true token       -0.303 ± 0.118 % mean, 2.676 ± 0.227 % RMS change of its probability
+                     -20.09 min, -11.72 p1, -4.60 p5, +0.00 median, +3.17 p95, +6.50 p99, +11.59 max
+    correlation      99.81 % of the tokens' log-likelihoods
     --- stderr
     "#);
 }
@@ -264,4 +269,41 @@ fn an_interrupted_sweep_leaves_nothing() {
     assert!(sent.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(models(), 0);
+}
+
+#[test]
+fn logits_stand_for_their_model() {
+    let place = Place::new();
+    fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
+    place.run("quantize tiny.gguf -o q4_0.gguf --type q4_0 --pure").ok();
+    let save = "perplexity tiny.gguf --ctx 64 --chunks 3 --save-logits tiny.logits";
+    let saved = measure(&place, &format!("{save} --json")).json();
+    // Text, window, vocabulary and rows: 4 bytes a token, a row per scored token.
+    let bytes = fs::metadata(place.path("tiny.logits")).unwrap().len();
+    assert_eq!(bytes, 20 + 3 * (4 * 64 + 31 * (2 * 4096 + 8)));
+
+    let base =
+        measure(&place, "perplexity q4_0.gguf --ctx 64 --against tiny.gguf --chunks 3 --json");
+    // The file's windows are all there is to compare with.
+    let line = "perplexity q4_0.gguf --ctx 64 --against-logits tiny.logits --json";
+    let (base, filed) = (base.json(), measure(&place, line).json());
+    assert_eq!(filed["chunks"], 3);
+    assert_eq!(filed["perplexity"], base["perplexity"]);
+    assert_eq!(saved["perplexity"], base["base_perplexity"]);
+    let mean = |measured: &Value| measured["kld"]["mean"].as_f64().unwrap();
+    assert!((mean(&filed) - mean(&base)).abs() < 1e-5, "{filed}\n{base}");
+
+    let corpus = corpus();
+    let refused = |line: &str, parts: &[&str]| {
+        let corpus = ["--corpus", corpus.to_str().unwrap()];
+        place.llq(line.split_whitespace().chain(corpus)).refused(parts);
+    };
+    refused(save, &["tiny.logits exists", "--force"]);
+    refused("perplexity q4_0.gguf --against-logits tiny.logits", &["windows of 64", "--ctx 64"]);
+    refused("perplexity q4_0.gguf --against-logits q4_0.gguf", &["q4_0.gguf", "_logits_"]);
+    place.write("other.txt", "Another text. ".repeat(100));
+    place
+        .run("perplexity q4_0.gguf --ctx 64 --against-logits tiny.logits --corpus other.txt")
+        .refused(&["tiny.logits", "of the text: expected"]);
+    assert_eq!(place.files(), ["other.txt", "q4_0.gguf", "tiny.gguf", "tiny.logits"]);
 }

@@ -6,7 +6,9 @@
 
 mod bad_input;
 mod bench;
+mod check;
 mod checksums;
+mod compare;
 mod corpora;
 mod docs;
 mod end_to_end;
@@ -16,5 +18,6 @@ mod importance;
 mod inspect;
 mod lora;
 mod output_file;
+mod reports;
 mod tables;
 mod usage;

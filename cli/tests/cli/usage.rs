@@ -24,6 +24,7 @@ fn without_a_command_it_shows_what_there_is() {
       perplexity  Measure how well a model predicts a text
       imatrix     Collect how much each input channel of a model's matrices carries on a text
       sweep       Quantize a model to each type, measure each, and print one table
+      compare     Compare the weights of two models, tensor by tensor
       inspect     Show what a GGUF file holds
       formats     List the types and the formats llq knows
       cpu         Show the instruction sets found and the code that was chosen
@@ -82,6 +83,10 @@ fn help_has_examples_before_options() {
 
           --dry-run
               Only say what would be written
+
+          --no-check
+              Do not evaluate the quantized file on a short text. By default a file that predicts
+              otherwise than its source is told of, with exit code 1
 
           --outtype <TYPE>
               Plain type of the matrices; auto keeps the checkpoint's

@@ -13,7 +13,7 @@ pub(super) fn load_per_core() -> Option<f64> {
 }
 
 /// Bytes that can be taken without others losing theirs, where the system tells it.
-pub(super) fn available_memory() -> Option<usize> {
+pub(in crate::commands) fn available_memory() -> Option<usize> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: usize = line.split_whitespace().next()?.parse().ok()?;

@@ -2,7 +2,7 @@
 
 mod formats;
 mod limits;
-mod machine;
+pub(super) mod machine;
 mod report;
 
 use std::{process::ExitCode, time::Duration};
@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     args::HELP,
-    failure::Refusal,
+    failure::{FOUND_BAD, Refusal},
     output::Output,
     progress::{Progress, Unit},
 };
@@ -31,9 +31,6 @@ Examples:
   llq bench
   llq bench --format q4_k,q6_k
   llq bench --isa avx2,scalar --quick --json";
-
-/// The exit code where an answer is wrong.
-const WRONG: u8 = 1;
 
 /// Measure the kernels on this machine, beside what the machine can do at most.
 ///
@@ -93,7 +90,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
             Err(wrong) => {
                 drop(progress);
                 output.error(&wrong);
-                return Ok(ExitCode::from(WRONG));
+                return Ok(ExitCode::from(FOUND_BAD));
             }
         }
     }

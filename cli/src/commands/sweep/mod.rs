@@ -1,6 +1,8 @@
 //! `llq sweep`: what each type costs and what it keeps, in one table.
 
+mod documents;
 mod folder;
+mod report;
 mod table;
 
 use std::{
@@ -16,10 +18,12 @@ use llq_gguf::Model;
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use self::{
+    documents::Documents,
     folder::Folder,
     table::{Row, Swept, Table},
 };
 use super::{
+    compare,
     corpus::{self, Evaluating},
     perplexity, produce,
 };
@@ -33,7 +37,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   llq sweep Llama-2-7b-hf --corpus wiki.test.txt
-  llq sweep model.gguf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m --chunks 50";
+  llq sweep model.gguf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m --chunks 50
+  llq sweep Llama-2-7b-hf --corpus wiki.test.txt --report llama-2-7b.html";
 
 /// What to do where the model is quantized already.
 const REQUANTIZE_HINT: &str = "start from the checkpoint, or from a GGUF file in F32, F16 or BF16";
@@ -68,10 +73,28 @@ pub(crate) struct Args {
     /// (TMPDIR) while they are needed: the unquantized model and one other
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+
+    /// Write a report, one HTML page that needs nothing else: quality against size as a plot, the table,
+    /// errors by tensor and layer
+    #[arg(long, value_name = "HTML")]
+    report: Option<PathBuf>,
+
+    /// Write the table as CSV, with more figures
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+
+    /// Write the table as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Replace report and tables where they exist
+    #[arg(long)]
+    force: bool,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     produce::refuse_adapter(&args.model)?;
+    let documents = Documents::check(args)?;
     let mut text = corpus::open(&args.eval.text, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
@@ -93,16 +116,24 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
 
     let base = Row::new(base_name(&model), &model, &report, started.elapsed());
     let mut table = Table::start(base, plans.iter().map(|(mix, _)| *mix), output)?;
-    let bench = Bench { source: &*source, recorded: &recorded, corpus: &corpus, options: &options };
+    let weights = if documents.has_report() { Weights::Compared } else { Weights::Unseen };
+    let bench = Bench {
+        source: &*source,
+        recorded: &recorded,
+        corpus: &corpus,
+        options: &options,
+        weights,
+    };
     for (mix, plan) in &plans {
         table.add(bench.row(*mix, plan, &folder, output)?)?;
     }
-    match output.form() {
-        Form::Text => Ok(()),
-        Form::Json => {
-            output.json(&Swept::new(&args.model, &args.eval.text.corpus, &report, &table))
-        }
+    let swept = Swept::new(&args.model, &args.eval.text.corpus, &report, &table);
+    // Neither is to be lost over the other.
+    let written = documents.write(&swept, &model);
+    if output.form() == Form::Json {
+        output.json(&swept)?;
     }
+    written
 }
 
 /// What becomes of every type, decided before the first is made: a sweep of hours must not end
@@ -167,6 +198,14 @@ struct Bench<'a> {
     recorded: &'a Recorded<'a>,
     corpus: &'a Corpus,
     options: &'a Options,
+    weights: Weights,
+}
+
+/// Whether a report is going to tell of single tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weights {
+    Compared,
+    Unseen,
 }
 
 impl Bench<'_> {
@@ -177,7 +216,12 @@ impl Bench<'_> {
         let target = folder.quantized(mix)?;
         produce::write(self.source, plan, target.to_write(), &format!("quantizing {mix}"), output)
             .map_err(|error| folder.explain(error))?;
-        let row = self.measure(mix, target.path(), started, output)?;
+        let mut row = self.measure(mix, target.path(), started, output)?;
+        if self.weights == Weights::Compared {
+            let quantized = llq_convert::open(target.path())?;
+            let label = format!("comparing {mix}");
+            row.tensors = compare::differences(self.source, &*quantized, &label, output)?.tensors;
+        }
         folder.release(&target)?;
         Ok(row)
     }
