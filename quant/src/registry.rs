@@ -4,7 +4,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
+    format::{BlockFormat, Decoded, Fields, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
     gemv::{BlockRows, PlainRows, Vector},
     kernels::{self, ACTIVATION_GROUP, Kernels, Simd, Work},
@@ -39,7 +39,11 @@ pub struct BlockInfo {
     pub code_bits: u32,
     /// The formula of a weight, and the fields by byte offset, as plain text.
     pub layout: &'static str,
+    /// The smallest and the largest code of scales and minima.
+    pub(crate) scale_codes: [i8; 2],
     decode: fn(&[u8], &mut Decoded),
+    fields: fn(&[u8]) -> Fields,
+    pack: fn(&Fields, &mut [u8]),
     unpack: fn(&Kernels, &[u8], Unpacked<'_>),
 }
 
@@ -65,6 +69,16 @@ impl BlockInfo {
         (self.decode)(bytes, out);
     }
 
+    /// The fields of the block that `bytes` are.
+    pub(crate) fn fields(&self, bytes: &[u8]) -> Fields {
+        (self.fields)(bytes)
+    }
+
+    /// Writes the block with these fields.
+    pub(crate) fn pack(&self, fields: &Fields, bytes: &mut [u8]) {
+        (self.pack)(fields, bytes);
+    }
+
     /// Reads the blocks that `bytes` are.
     pub(crate) fn unpack(&self, kernels: &Kernels, bytes: &[u8], out: Unpacked<'_>) {
         (self.unpack)(kernels, bytes, out);
@@ -88,6 +102,11 @@ formats! {
 /// The format of tensors of this type, if llq has it.
 pub fn format(tensor_type: TensorType) -> Option<&'static FormatInfo> {
     FORMATS.iter().copied().find(|f| f.tensor_type == tensor_type)
+}
+
+/// The smallest code.
+const fn lowest<F: BlockFormat>() -> i8 {
+    if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) }
 }
 
 impl FormatInfo {
@@ -134,9 +153,19 @@ impl FormatInfo {
             blocks: Some(BlockInfo {
                 group: F::GROUP,
                 has_min: F::HAS_MIN,
-                lowest: if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) },
+                lowest: lowest::<F>(),
                 code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
+                scale_codes: F::SCALE_CODES,
+                fields: |bytes| {
+                    let block: &F::Block = bytemuck::from_bytes(bytes);
+                    let mut decoded = Decoded::ZERO;
+                    kernels::scalar().run(Decode::<F> { block, out: &mut decoded });
+                    let lowest = lowest::<F>();
+                    let codes = decoded.codes.map(|code| code.wrapping_sub(lowest) as u8);
+                    Fields { codes, ..F::grid(block) }
+                },
+                pack: |fields, bytes| *bytemuck::from_bytes_mut(bytes) = F::pack(fields),
                 decode: |bytes, out| {
                     kernels::scalar().run(Decode::<F> { block: bytemuck::from_bytes(bytes), out });
                 },

@@ -41,6 +41,12 @@ impl HalfLe {
         f32::from_bits(finite.to_bits() | exponent | sign)
     }
 
+    /// The same magnitude with the other sign.
+    #[inline(always)]
+    pub(crate) fn negated(self) -> HalfLe {
+        HalfLe([self.0[0], self.0[1] ^ 0x80])
+    }
+
     /// The bits.
     #[inline(always)]
     pub(crate) fn to_bits(self) -> u16 {
