@@ -21,6 +21,7 @@ mod packing;
 mod product;
 mod registry;
 mod rope;
+mod rounding;
 mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
@@ -31,3 +32,4 @@ pub use gemv::{Vector, gemv, gemv_with};
 pub use matmul::{Matrix, MatrixError, Scratch, matmul, matmul_with};
 pub use registry::{BlockInfo, FORMATS, FormatInfo, RowError, format};
 pub use rope::Rotation;
+pub use rounding::{Curvature, Rounding, round_matrix, round_matrix_with};

@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         overrides: args.metadata.overrides()?,
     };
     let (input, target, metadata) = (&args.checkpoint, &args.target, args.metadata.file());
-    produce::run(Job { input, target, open, request, metadata }, output)
+    produce::run(Job { input, target, open, request, metadata, calibration: None }, output)
         .map_err(|error| with_hint(error, args))
 }
 

@@ -9,6 +9,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod calibration;
 mod corpus;
 mod dry_run;
 mod produce;

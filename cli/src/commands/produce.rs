@@ -15,6 +15,7 @@ use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    calibration::CalibrationArgs,
     dry_run::DryRun,
     type_shares::{TypeShare, type_shares},
 };
@@ -51,6 +52,8 @@ pub(super) struct Job<'a> {
     pub(super) request: Request,
     /// A file of metadata, which is read too.
     pub(super) metadata: Option<&'a Path>,
+    /// Whether and how the model is calibrated before.
+    pub(super) calibration: Option<&'a CalibrationArgs>,
 }
 
 impl Job<'_> {
@@ -62,6 +65,7 @@ impl Job<'_> {
             .chain(adapters)
             .chain(self.open.base.as_deref())
             .chain(self.metadata)
+            .chain(self.calibration.and_then(CalibrationArgs::text))
     }
 }
 
@@ -106,8 +110,23 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         return output.result(&DryRun::of(&*source, &plan, &paths));
     }
 
+    let calibrated = match job.calibration {
+        Some(calibration) => calibration.run(job.input, &plan, target.path(), output)?,
+        None => None,
+    };
+    let (source, plan) = match &calibrated {
+        Some(calibrated) => {
+            let source = llq_convert::with_ready(source, calibrated.tensors())?;
+            let plan = Plan::new(&*source, &job.request)?;
+            (source, plan)
+        }
+        None => (source, plan),
+    };
     let target = (target.path(), job.target.overwrite());
     let report = write(&*source, &plan, target, "writing", output)?;
+    if let Some(calibrated) = calibrated {
+        calibrated.remove(output);
+    }
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);
     made.types = types(&plan, &report.overflows);

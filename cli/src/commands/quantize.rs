@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use llq_convert::{OpenOptions, Output as Types};
-use llq_quant::mix::{Guidance, Mix, Recipe};
+use llq_quant::mix::{Mix, Recipe};
 
-use super::produce::{self, Job, withdrawn};
+use super::{
+    calibration::CalibrationArgs,
+    produce::{self, Job, withdrawn},
+};
 use crate::{
     args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
@@ -15,7 +18,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   llq quantize model.gguf -o model-q4_k_m.gguf --type q4_k
-  llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run";
+  llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run
+  llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --calibrate text.txt";
 
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
@@ -35,6 +39,9 @@ pub(crate) struct Args {
     purity: PurityArgs,
 
     #[command(flatten)]
+    calibration: CalibrationArgs,
+
+    #[command(flatten)]
     form: FormArgs,
 
     #[command(flatten)]
@@ -46,8 +53,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     if args.model.is_dir() {
         return Err(a_folder_is_no_model(args).into());
     }
-    let recipe =
-        Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
+    let recipe = Recipe {
+        mix: args.mix,
+        purity: args.purity.purity(),
+        guidance: args.calibration.guidance(),
+    };
     let request = args.form.request(Types::Recipe(recipe));
     let open = OpenOptions {
         withdrawn: withdrawn(&request),
@@ -55,7 +65,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         ..OpenOptions::default()
     };
     let (input, target, metadata) = (&args.model, &args.target, args.metadata.file());
-    produce::run(Job { input, target, open, request, metadata }, output)
+    produce::run(
+        Job { input, target, open, request, metadata, calibration: Some(&args.calibration) },
+        output,
+    )
 }
 
 fn a_folder_is_no_model(args: &Args) -> Refusal {
