@@ -448,3 +448,35 @@ pub enum RowError {
         defect: &'static str,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_the_block() {
+        let weights: Vec<f32> =
+            (0..256u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7 - 0.7).collect();
+        for format in FORMATS {
+            let Some(blocks) = &format.blocks else { continue };
+            let weights = &weights[..format.tensor_type.block_weights()];
+            let mut bytes = vec![0; format.tensor_type.block_bytes()];
+            format.encode_row(weights, None, &mut bytes).unwrap();
+            let fields = blocks.fields(&bytes);
+            let mut packed = vec![0xff; bytes.len()];
+            blocks.pack(&fields, &mut packed);
+            assert_eq!(packed, bytes, "{}", format.name());
+            let mut decoded = Decoded::ZERO;
+            blocks.decode(&bytes, &mut decoded);
+            for (g, &scale) in decoded.scales.iter().enumerate().take(weights.len() / blocks.group)
+            {
+                let expected = fields.scale.to_f32() * f32::from(fields.scale_codes[g]);
+                assert_eq!(scale, expected, "{} group {g}", format.name());
+                if blocks.has_min {
+                    let expected = fields.min.to_f32() * f32::from(fields.min_codes[g]);
+                    assert_eq!(decoded.mins[g], expected, "{} group {g}", format.name());
+                }
+            }
+        }
+    }
+}

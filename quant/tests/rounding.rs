@@ -7,7 +7,7 @@ use llq_quant::{
 };
 use rayon::ThreadPoolBuilder;
 
-const ROWS: usize = 12;
+const ROWS: usize = 32;
 const COLS: usize = 512;
 
 /// Numbers about zero that look random, always the same.
@@ -101,7 +101,7 @@ fn every_format_makes_less_error_in_products_than_its_encoder() {
 #[test]
 fn rows_make_up_for_each_other() {
     let (weights, inputs) = (weights(), Curvature::new(COLS, moments(COLS, 600, 1), 0.01).unwrap());
-    let outputs = Curvature::new(ROWS, moments(ROWS, 40, 2), 0.1).unwrap();
+    let outputs = Curvature::new(ROWS, moments(ROWS, 200, 2), 0.1).unwrap();
     for format in blocks() {
         let errors = [None, Some(&outputs)].map(|known| {
             let rounding =
@@ -109,14 +109,14 @@ fn rows_make_up_for_each_other() {
             let rounded = decoded(format, &round_matrix(&rounding).unwrap());
             error(&rounded, &weights, &inputs, Some(&outputs))
         });
-        assert!(errors[1] < 0.8 * errors[0], "{}: {errors:?}", format.name());
+        assert!(errors[1] < 0.9 * errors[0], "{}: {errors:?}", format.name());
     }
 }
 
 #[test]
 fn threads_and_instruction_sets_give_the_same_bytes() {
     let (weights, inputs) = (weights(), Curvature::new(COLS, moments(COLS, 600, 1), 0.01).unwrap());
-    let outputs = Curvature::new(ROWS, moments(ROWS, 40, 2), 0.1).unwrap();
+    let outputs = Curvature::new(ROWS, moments(ROWS, 200, 2), 0.1).unwrap();
     for format in blocks() {
         let rounding = Rounding {
             format,

@@ -77,7 +77,8 @@ impl CalibrationArgs {
         let llama = perplexity::load(&model)?;
         let options = self.options(&llama);
         let corpus = corpus(text, &model, &options, output)?;
-        let types = plan.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.to));
+        let changed = plan.tensors().iter().filter(|tensor| tensor.from != tensor.to);
+        let types = changed.map(|tensor| (tensor.name.as_str(), tensor.to));
         let types: HashMap<_, _> = types.collect();
 
         let folder = Folder::beside(target);
@@ -148,7 +149,8 @@ fn settings(
     for path in model.paths() {
         let metadata = path.metadata().with_context(|| path.display().to_string())?;
         let modified = metadata.modified().ok();
-        writeln!(lines, "{:?} {} bytes of {modified:?}", path.canonicalize()?, metadata.len())?;
+        let path = path.canonicalize().with_context(|| path.display().to_string())?;
+        writeln!(lines, "{path:?} {} bytes of {modified:?}", metadata.len())?;
     }
     writeln!(lines, "text {:016x}", fnv(corpus.tokens()))?;
     for tensor in plan.tensors() {
@@ -203,8 +205,8 @@ impl Folder {
     /// Makes the folder, or takes the one of a run with the same settings.
     fn open(&self, settings: &str, args: &CalibrationArgs) -> anyhow::Result<()> {
         let shown = self.path.display();
-        if !self.path.exists() {
-            fs::create_dir(&self.path).with_context(|| format!("cannot create {shown}"))?;
+        if !self.file(SETTINGS).exists() {
+            fs::create_dir_all(&self.path).with_context(|| format!("cannot create {shown}"))?;
             return self
                 .store(SETTINGS, settings.as_bytes())
                 .with_context(|| format!("cannot write to {shown}"));

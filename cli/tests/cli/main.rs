@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bench;
+mod calibration;
 mod checksums;
 mod corpora;
 mod docs;

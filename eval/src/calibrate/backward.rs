@@ -12,7 +12,6 @@ use super::{
     CalibrationProgress, Finished, Pass, Use,
     dense::{Dense, add, product, transposed},
     forward::{Heads, Shared, Weights, embed},
-    knob,
     moments::Moments,
 };
 use crate::{Error, error::Result, llama::Block};
@@ -48,6 +47,9 @@ pub(super) struct Sensitivities {
 /// What the sums may take in memory; where they would take more, rows are rounded each by itself.
 pub(super) const MOST_BYTES: usize = 2 << 30;
 
+/// Passes that are summed over at the most: 32,768 tokens of windows of 512.
+const MOST_PASSES: usize = 16;
+
 /// Name under which the sums are kept.
 const NAME: &str = "sensitivity";
 
@@ -75,9 +77,8 @@ impl Sensitivities {
             return Ok(Some(sums));
         }
         let head = Dense::of(shared.llama.head()).transposed();
-        let most = knob("GPASSES", 16.0) as usize;
         for (index, pass) in passes.iter().enumerate() {
-            if pass.use_for == Use::Fitting && index < most {
+            if pass.use_for == Use::Fitting && index < MOST_PASSES {
                 sums.add(shared, &head, index, &pass.tokens);
             }
             progress.step();

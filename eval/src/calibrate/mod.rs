@@ -10,7 +10,8 @@
 //! - [`stages`] runs the streams through the blocks;
 //! - [`solve`] makes of moments the target that [`round_matrix`](llq_quant::round_matrix) rounds.
 //!
-//! Memory: two streams of `tokens × embedding_length` f32, the moments of one matrix (three squares
+//! Memory: a pass backward keeps the stream before every block for four windows, and the head in f32
+//! twice; then two streams of `tokens × embedding_length` f32, the moments of one matrix (three squares
 //! of its columns, twice, in f64), and [`backward::MOST_BYTES`] at most for what errors cost.
 
 mod backward;
@@ -140,7 +141,8 @@ pub fn calibrate(
 
 impl Calibrated {
     fn add(&mut self, rounded: Rounded) {
-        if rounded.outcome == Outcome::Plain {
+        let Some(outcome) = rounded.outcome else { return };
+        if outcome == Outcome::Plain {
             self.plain.push(rounded.name.clone());
         }
         self.tensors.push(rounded.name);
@@ -179,9 +181,4 @@ fn passes(llama: &Llama<'_>, corpus: &Corpus, options: &Calibration) -> Result<V
     let mut passes = together(&fitting, Use::Fitting);
     passes.extend(together(&judging, Use::Judging));
     Ok(passes)
-}
-
-/// A constant that is tuned from outside while this is being developed.
-fn knob(name: &str, default: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }

@@ -46,7 +46,8 @@ struct Wanted<'a> {
 /// A matrix that was.
 pub(super) struct Rounded {
     pub(super) name: String,
-    pub(super) outcome: Outcome,
+    /// `None` where it stays as it is.
+    pub(super) outcome: Option<Outcome>,
     tensor_type: TensorType,
     bytes: Vec<u8>,
 }
@@ -246,17 +247,26 @@ impl<'a> Streams<'a> {
         wanted.iter().map(|wanted| self.load(wanted)).collect()
     }
 
+    /// What is finished already: all that stays as it is, too.
     fn load(&self, wanted: &Wanted<'_>) -> Option<Rounded> {
-        let tensor_type = self.type_of(wanted);
+        let name = wanted.name.clone();
+        let Some(tensor_type) = (self.types)(&name) else {
+            let tensor_type = wanted.part.matrix.format().tensor_type;
+            return Some(Rounded { name, outcome: None, tensor_type, bytes: Vec::new() });
+        };
         let row_bytes = tensor_type.row_bytes(wanted.part.matrix.cols() as u64)?;
         let len = usize::try_from(row_bytes).ok()?.checked_mul(wanted.part.matrix.rows())?;
         let mut bytes = self.finished.load(&wanted.name, len + 1)?;
-        let outcome = Outcome::of_byte(bytes.pop()?)?;
+        let outcome = Some(Outcome::of_byte(bytes.pop()?)?);
         format(tensor_type)?.validate(&bytes).ok()?;
-        Some(Rounded { name: wanted.name.clone(), outcome, tensor_type, bytes })
+        Some(Rounded { name, outcome, tensor_type, bytes })
     }
 
     fn round(&self, wanted: &Wanted<'_>, inputs: &Inputs) -> Result<Rounded> {
+        if !inputs.are_finite() {
+            let problem = "what it is multiplied with is not finite".to_owned();
+            return Err(Error::Weights { tensor: wanted.name.clone(), problem });
+        }
         self.finish(wanted, |weights| {
             solve::round(weights, inputs, wanted.sensitivity, self.type_of(wanted))
         })
@@ -286,7 +296,7 @@ impl<'a> Streams<'a> {
             .store(&name, &bytes)
             .map_err(|source| Error::Finished { name: name.clone(), source })?;
         bytes.pop();
-        Ok(Rounded { name, outcome, tensor_type, bytes })
+        Ok(Rounded { name, outcome: Some(outcome), tensor_type, bytes })
     }
 
     fn type_of(&self, wanted: &Wanted<'_>) -> TensorType {
@@ -297,6 +307,9 @@ impl<'a> Streams<'a> {
 impl Rounded {
     /// The matrix in place of `part`'s.
     fn part<'b>(&'b self, part: &Part<'b>) -> Result<Part<'b>> {
+        if self.outcome.is_none() {
+            return Ok(*part);
+        }
         let (rows, cols) = (part.matrix.rows(), part.matrix.cols());
         let matrix = Matrix::new(self.tensor_type, rows, cols, &self.bytes).map_err(|problem| {
             Error::Weights { tensor: self.name.clone(), problem: problem.to_string() }

@@ -62,6 +62,12 @@ impl Curvature {
         Curvature { size, matrix, factor, pivots }
     }
 
+    /// The same with rows and columns in another order.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Curvature> {
+        let entries = order.iter().flat_map(|&i| order.iter().map(move |&j| self.row(i)[j]));
+        Curvature::new(self.size, entries.collect(), 0.0)
+    }
+
     /// Rows, and columns.
     pub fn size(&self) -> usize {
         self.size

@@ -61,6 +61,12 @@ pub fn round_matrix_with(kernels: &Kernels, rounding: &Rounding<'_>) -> Option<V
     Some(bytes)
 }
 
+/// An order in which the rows of a batch are far apart, as rows of one head are the most alike.
+fn order(count: usize) -> Vec<usize> {
+    let batches = count.div_ceil(BATCH);
+    (0..batches).flat_map(|first| (first..count).step_by(batches)).collect()
+}
+
 struct Rows<'a> {
     kernels: &'a Kernels,
     shape: &'a Shape,
@@ -70,19 +76,24 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn round(&self) -> Vec<Row> {
-        let Some(outputs) = self.rounding.outputs else {
+        let order = order(self.rounding.target.len() / self.cols);
+        let outputs = self.rounding.outputs.and_then(|outputs| outputs.reordered(&order));
+        let Some(outputs) = outputs else {
             let targets = self.rounding.target.par_chunks(self.cols);
-            return targets.map(|target| self.round_row(target).0).collect();
+            return targets.map(|target| self.round_row(target)).collect();
         };
-        let (mut rows, mut errors) = self.first_rows(outputs);
+        let (mut rows, mut gradients) = self.first_rows(&outputs, &order);
         for _ in 0..self.rounding.passes {
-            self.pass(outputs, &mut rows, &mut errors);
+            self.pass(&outputs, &mut rows, &mut gradients);
         }
-        rows
+        let mut placed: Vec<(usize, Row)> = order.into_iter().zip(rows).collect();
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        placed.into_iter().map(|(_, row)| row).collect()
     }
 
-    /// Row by row, each making up for the errors of those before. Also returns `(Q - T) H`.
-    fn first_rows(&self, outputs: &Curvature) -> (Vec<Row>, Vec<f32>) {
+    /// Row by row in this order, each making up for the errors of those before. Also returns
+    /// `(Q - T) H`.
+    fn first_rows(&self, outputs: &Curvature, order: &[usize]) -> (Vec<Row>, Vec<f32>) {
         let count = outputs.size();
         let mut rows: Vec<Row> = Vec::with_capacity(count);
         let mut gradients = Vec::with_capacity(count * self.cols);
@@ -91,16 +102,17 @@ impl Rows<'_> {
             let made: Vec<(Row, Vec<f32>)> = batch
                 .into_par_iter()
                 .map(|i| {
-                    let mut target = self.target(i).to_vec();
+                    let own = self.target(order[i]);
+                    let mut target = own.to_vec();
                     for (k, row) in rows.iter().enumerate() {
                         let factor = outputs.factor_row(k)[i];
-                        let wanted = self.target(k).iter().zip(&row.weights);
+                        let wanted = self.target(order[k]).iter().zip(&row.weights);
                         for (out, (wanted, weight)) in target.iter_mut().zip(wanted) {
                             *out += factor * (wanted - weight);
                         }
                     }
-                    let (row, _) = self.round_row(&target);
-                    let gradient = self.gradient(&row, self.target(i));
+                    let row = self.round_row(&target);
+                    let gradient = self.gradient(&row, own);
                     (row, gradient)
                 })
                 .collect();
@@ -115,10 +127,8 @@ impl Rows<'_> {
     /// Every row goes down again beside the others. `gradients` are those of each row by itself.
     fn pass(&self, outputs: &Curvature, rows: &mut [Row], gradients: &mut [f32]) {
         let count = rows.len();
-        let batches = count.div_ceil(BATCH);
-        for batch in 0..batches {
-            // Far apart, as rows of one head are the most alike.
-            let batch: Vec<usize> = (batch..count).step_by(batches).collect();
+        for first in (0..count).step_by(BATCH) {
+            let batch: Vec<usize> = (first..count.min(first + BATCH)).collect();
             let moved: Vec<(Row, Vec<f32>, Vec<f32>)> = batch
                 .par_iter()
                 .map(|&i| {
@@ -177,12 +187,12 @@ impl Rows<'_> {
         &self.rounding.target[i * self.cols..][..self.cols]
     }
 
-    /// A row by itself, and its gradient.
-    fn round_row(&self, target: &[f32]) -> (Row, Vec<f32>) {
+    /// A row by itself.
+    fn round_row(&self, target: &[f32]) -> Row {
         let mut row = feedback::round(self.kernels, self.shape, self.rounding.inputs, target);
         let mut gradient = self.gradient(&row, target);
         self.descend(&mut row, &mut gradient);
-        (row, gradient)
+        row
     }
 
     fn descend(&self, row: &mut Row, gradient: &mut [f32]) {
