@@ -16,6 +16,7 @@ mod corpus;
 mod error;
 mod evaluate;
 mod head;
+mod importance;
 mod keys;
 mod llama;
 mod pool;
@@ -29,6 +30,7 @@ pub use calibrate::{Calibrated, Calibration, CalibrationProgress, Finished, cali
 pub use corpus::Corpus;
 pub use error::Error;
 pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record};
+pub use importance::{ChannelSquares, Importance, Matrices, importance};
 pub use llama::{Hyperparameters, Llama};
 pub use llq_quant::Mode;
 pub use progress::{Progress, Running};

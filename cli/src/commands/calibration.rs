@@ -34,7 +34,7 @@ use crate::{
 pub(crate) struct CalibrationArgs {
     /// Round every matrix so that its products with the activations of this text change least; a
     /// text like the ones the model is for, in any form that llq perplexity --corpus takes
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
     calibrate: Option<PathBuf>,
 
     /// Windows of the text that are used, of 512 tokens each and spread evenly over it

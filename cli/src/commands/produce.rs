@@ -6,9 +6,10 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context;
 use llq_convert::{
     Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, Split, Withdrawn,
+    Requantize, Request, Source, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
@@ -50,8 +51,10 @@ pub(super) struct Job<'a> {
     pub(super) target: &'a TargetArgs,
     pub(super) open: OpenOptions,
     pub(super) request: Request,
-    /// A file of metadata, which is read too.
-    pub(super) metadata: Option<&'a Path>,
+    /// Files of metadata, types and importance, which are read too.
+    pub(super) files: Vec<&'a Path>,
+    /// Where the types of all tensors are written to.
+    pub(super) write_recipe: Option<&'a Path>,
     /// Whether and how the model is calibrated before.
     pub(super) calibration: Option<&'a CalibrationArgs>,
 }
@@ -64,7 +67,7 @@ impl Job<'_> {
             .into_iter()
             .chain(adapters)
             .chain(self.open.base.as_deref())
-            .chain(self.metadata)
+            .chain(self.files.iter().copied())
             .chain(self.calibration.and_then(CalibrationArgs::text))
     }
 }
@@ -106,7 +109,9 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         output.note(&format_args!("{subject} {}", Escaped(&first.display().to_string())));
     }
     say_notes(&*source, &plan, output);
+    let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
+        recipe.map_or(Ok(()), RecipeFile::write)?;
         return output.result(&DryRun::of(&*source, &plan, &paths));
     }
 
@@ -127,6 +132,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     if let Some(calibrated) = calibrated {
         calibrated.remove(output);
     }
+    recipe.map_or(Ok(()), RecipeFile::write)?;
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);
     made.types = types(&plan, &report.overflows);
@@ -142,6 +148,40 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
     match output.form() {
         Form::Json => output.json(&made),
         Form::Text => Ok(()),
+    }
+}
+
+/// A file for the types of all tensors, which is none of those read or written.
+struct RecipeFile {
+    target: Target,
+    table: TypeTable,
+}
+
+impl RecipeFile {
+    fn of(job: &Job<'_>, plan: &Plan, outputs: &[PathBuf]) -> Result<Option<RecipeFile>, Refusal> {
+        let Some(path) = job.write_recipe else { return Ok(None) };
+        let table = TypeTable::of(plan).ok_or_else(|| {
+            Refusal::new("a recipe has a type for what it does not name, and none was given")
+                .hint("give --type")
+        })?;
+        let same =
+            |output: &PathBuf| std::path::absolute(output).ok() == std::path::absolute(path).ok();
+        if outputs.iter().any(same) {
+            let shown = path.display();
+            return Err(Refusal::new(format!("{shown} is to be the recipe and the model")));
+        }
+        for input in job.inputs() {
+            Target::check(path, job.target.overwrite(), input)?;
+        }
+        let target = Target::check(path, job.target.overwrite(), job.input)?;
+        Ok(Some(RecipeFile { target, table }))
+    }
+
+    fn write(self) -> anyhow::Result<()> {
+        let (path, overwrite) = self.target.to_write();
+        self.table
+            .write(path, overwrite)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

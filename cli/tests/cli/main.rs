@@ -13,6 +13,7 @@ mod docs;
 mod end_to_end;
 mod golden;
 mod harness;
+mod importance;
 mod inspect;
 mod lora;
 mod output_file;

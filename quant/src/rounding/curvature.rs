@@ -122,10 +122,8 @@ fn factor(size: usize, matrix: &[f32], added: f64) -> Option<Vec<f64>> {
         let (above, row) = r.split_at_mut(j * size);
         let (pivot, tail) = row[j..size].split_first_mut()?;
         let square = *pivot + added - dot(tail, tail);
-        if !(square > 1e-9) {
-            return None;
-        }
-        let root = square.sqrt();
+        // Also where it is no number.
+        let root = Some(square).filter(|&square| square > 1e-9)?.sqrt();
         *pivot = root;
         let tail = &*tail;
         above.par_chunks_mut(size).with_min_len(64).for_each(|row| {

@@ -200,7 +200,9 @@ impl Descent<'_> {
             uv += u * hv[j];
             vv += v * hv[j];
         }
-        if !(uu > 0.0) {
+        // All codes are zero, or so large that their products are no numbers.
+        let is_fit = uu > 0.0;
+        if !is_fit {
             return 0.0;
         }
         let (scale, min) = (self.row.scale[b], self.row.min[b]);
@@ -221,7 +223,8 @@ impl Descent<'_> {
             + grow * grow * uu
             + 2.0 * grow * min_grow * uv
             + min_grow * min_grow * vv;
-        if !(cost < 0.0) || !self.shape.allows(new_scale) || !self.shape.allows(new_min) {
+        let is_better = cost < 0.0;
+        if !is_better || !self.shape.allows(new_scale) || !self.shape.allows(new_min) {
             return 0.0;
         }
         (self.row.scale[b], self.row.min[b]) = (new_scale, new_min);
