@@ -37,7 +37,7 @@ pub use lora::{LoraAdapter, LoraError};
 pub use naming::file_name;
 pub use overrides::Overrides;
 pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
-pub use readers::{OpenOptions, open, open_with};
+pub use readers::{OpenOptions, ReadyTensor, open, open_with, with_ready};
 pub use recipe::{TypeRecipe, TypeTable};
 pub use source::{Note, Source, SourceKind};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};

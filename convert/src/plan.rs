@@ -111,12 +111,11 @@ impl Plan {
             return Err(Error::NoTensors { path: source.path().to_path_buf() });
         }
         let mut notes = Vec::new();
-        let guidance = match request.imatrix {
-            Some(_) => Guidance::Importance,
-            None => Guidance::Unguided,
-        };
         let recipe = match (request.output, source.kind()) {
-            (Output::Recipe(recipe), _) => Some(Recipe { guidance, ..recipe }),
+            (Output::Recipe(recipe), _) if request.imatrix.is_some() => {
+                Some(Recipe { guidance: Guidance::Importance, ..recipe })
+            }
+            (Output::Recipe(recipe), _) => Some(recipe),
             (Output::Auto, SourceKind::Gguf) => None,
             (Output::Auto, SourceKind::Published) if is_adapter(source) => {
                 notes.push(Note("the output is F32, as is usual for adapters".to_owned()));

@@ -134,6 +134,14 @@ pub enum Error {
         /// What differs.
         what: &'static str,
     },
+    /// What a calibration has finished can't be kept.
+    #[error("{name} cannot be stored: {source}")]
+    Finished {
+        /// The tensor, or what else it is.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {

@@ -11,6 +11,7 @@
 
 #![deny(missing_docs)]
 
+mod calibrate;
 mod corpus;
 mod error;
 mod evaluate;
@@ -26,6 +27,7 @@ mod statistics;
 mod tokenizer;
 mod windows;
 
+pub use calibrate::{Calibrated, Calibration, CalibrationProgress, Finished, calibrate};
 pub use corpus::Corpus;
 pub use error::Error;
 pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record, save_logits};

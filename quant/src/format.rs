@@ -5,7 +5,10 @@ use std::ops::Range;
 use bytemuck::Pod;
 use llq_gguf::TensorType;
 
-use crate::kernels::{LANES, Simd};
+use crate::{
+    kernels::{LANES, Simd},
+    packing::HalfLe,
+};
 
 /// Most weights that a block has: a super-block of the K-quants.
 pub(crate) const MAX_BLOCK_WEIGHTS: usize = 256;
@@ -30,6 +33,36 @@ impl Decoded {
     /// A view to decode into.
     pub const ZERO: Decoded =
         Decoded { codes: [0; MAX_BLOCK_WEIGHTS], scales: [0.0; 16], mins: [0.0; 16] };
+}
+
+/// The integers and halves of a block, as they are stored: weight `i` is
+/// `(scale * scale_codes[g]) * code - min * min_codes[g]` with `g = i / GROUP` and `code` the stored
+/// one plus the lowest. Formats without codes for scales or minima have 1 there, and the first
+/// places are used where there are fewer groups or weights.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fields {
+    /// What scale codes multiply.
+    pub(crate) scale: HalfLe,
+    /// What minimum codes multiply; zero for symmetric formats.
+    pub(crate) min: HalfLe,
+    pub(crate) scale_codes: [i8; MAX_BLOCK_WEIGHTS / MIN_GROUP],
+    pub(crate) min_codes: [i8; MAX_BLOCK_WEIGHTS / MIN_GROUP],
+    /// Codes less the lowest code.
+    pub(crate) codes: [u8; MAX_BLOCK_WEIGHTS],
+}
+
+impl Fields {
+    /// A block of one group, whose scale and minimum are stored as they are.
+    #[inline(always)]
+    pub(crate) fn of_group(scale: HalfLe, min: HalfLe) -> Fields {
+        Fields { scale, min, scale_codes: [1; 16], min_codes: [1; 16], codes: [0; 256] }
+    }
+
+    /// The codes of a block of 32.
+    #[inline(always)]
+    pub(crate) fn group_codes(&self) -> &[u8; 32] {
+        &self.codes.as_chunks().0[0]
+    }
 }
 
 /// A block-quantized format.
@@ -74,6 +107,16 @@ pub(crate) trait BlockFormat: 'static {
         importance: Option<&[f32]>,
         out: &mut [Self::Block],
     );
+
+    /// The smallest and the largest scale code, and so of minimum codes where there are minima; both
+    /// 1 where scales have no codes.
+    const SCALE_CODES: [i8; 2];
+
+    /// The block with these fields.
+    fn pack(fields: &Fields) -> Self::Block;
+
+    /// The fields of a block but for the codes of weights.
+    fn grid(block: &Self::Block) -> Fields;
 
     /// The field that no encoder would write (a scale that is NaN or infinite), if there is one.
     fn defect(block: &Self::Block) -> Option<&'static str>;

@@ -22,6 +22,7 @@ mod packing;
 mod product;
 mod registry;
 mod rope;
+mod rounding;
 mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
@@ -32,3 +33,4 @@ pub use gemv::{Vector, gemv, gemv_with};
 pub use matmul::{Matrix, MatrixError, Scratch, matmul, matmul_with};
 pub use registry::{BlockInfo, FORMATS, FormatInfo, RowError, format};
 pub use rope::Rotation;
+pub use rounding::{Curvature, Rounding, round_matrix, round_matrix_with};

@@ -5,7 +5,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     decoding::{Decode, Dequantize, Unpack, Unpacked},
-    format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
+    format::{BlockFormat, Decoded, Fields, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
     gemv::{BlockRows, PlainRows, Vector},
     kernels::{self, ACTIVATION_GROUP, Kernels, Simd, Work},
@@ -40,7 +40,11 @@ pub struct BlockInfo {
     pub code_bits: u32,
     /// The formula of a weight, and the fields by byte offset, as plain text.
     pub layout: &'static str,
+    /// The smallest and the largest code of scales and minima.
+    pub(crate) scale_codes: [i8; 2],
     decode: fn(&[u8], &mut Decoded),
+    fields: fn(&[u8]) -> Fields,
+    pack: fn(&Fields, &mut [u8]),
     unpack: fn(&Kernels, &[u8], Unpacked<'_>),
 }
 
@@ -52,6 +56,16 @@ impl BlockInfo {
     /// If the bytes are not as many as a block has.
     pub fn decode(&self, bytes: &[u8], out: &mut Decoded) {
         (self.decode)(bytes, out);
+    }
+
+    /// The fields of the block that `bytes` are.
+    pub(crate) fn fields(&self, bytes: &[u8]) -> Fields {
+        (self.fields)(bytes)
+    }
+
+    /// Writes the block with these fields.
+    pub(crate) fn pack(&self, fields: &Fields, bytes: &mut [u8]) {
+        (self.pack)(fields, bytes);
     }
 
     /// Reads the blocks that `bytes` are.
@@ -126,6 +140,15 @@ impl FormatInfo {
                 lowest: F::LOWEST,
                 code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
+                scale_codes: F::SCALE_CODES,
+                fields: |bytes| {
+                    let block: &F::Block = bytemuck::from_bytes(bytes);
+                    let mut decoded = Decoded::ZERO;
+                    kernels::scalar().run(Decode::<F> { block, out: &mut decoded });
+                    let codes = decoded.codes.map(|code| code.wrapping_sub(F::LOWEST) as u8);
+                    Fields { codes, ..F::grid(block) }
+                },
+                pack: |fields, bytes| *bytemuck::from_bytes_mut(bytes) = F::pack(fields),
                 decode: |bytes, out| {
                     kernels::scalar().run(Decode::<F> { block: bytemuck::from_bytes(bytes), out });
                 },
@@ -343,4 +366,36 @@ pub enum RowError {
         /// What is wrong with it.
         defect: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_of_the_block() {
+        let weights: Vec<f32> =
+            (0..256u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 1e7 - 0.7).collect();
+        for format in FORMATS {
+            let Some(blocks) = &format.blocks else { continue };
+            let weights = &weights[..format.tensor_type.block_weights()];
+            let mut bytes = vec![0; format.tensor_type.block_bytes()];
+            format.encode_row(weights, None, &mut bytes).unwrap();
+            let fields = blocks.fields(&bytes);
+            let mut packed = vec![0xff; bytes.len()];
+            blocks.pack(&fields, &mut packed);
+            assert_eq!(packed, bytes, "{}", format.name());
+            let mut decoded = Decoded::ZERO;
+            blocks.decode(&bytes, &mut decoded);
+            for (g, &scale) in decoded.scales.iter().enumerate().take(weights.len() / blocks.group)
+            {
+                let expected = fields.scale.to_f32() * f32::from(fields.scale_codes[g]);
+                assert_eq!(scale, expected, "{} group {g}", format.name());
+                if blocks.has_min {
+                    let expected = fields.min.to_f32() * f32::from(fields.min_codes[g]);
+                    assert_eq!(decoded.mins[g], expected, "{} group {g}", format.name());
+                }
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod calibration;
 mod check;
 mod corpus;
 mod dry_run;

@@ -17,6 +17,7 @@ use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    calibration::CalibrationArgs,
     check::{self, Checked},
     dry_run::DryRun,
     type_shares::{TypeShare, type_shares},
@@ -56,6 +57,8 @@ pub(super) struct Job<'a> {
     pub(super) files: Vec<&'a Path>,
     /// Where the types of all tensors are written to.
     pub(super) write_recipe: Option<&'a Path>,
+    /// Whether and how the model is calibrated before.
+    pub(super) calibration: Option<&'a CalibrationArgs>,
 }
 
 impl Job<'_> {
@@ -67,6 +70,7 @@ impl Job<'_> {
             .chain(adapters)
             .chain(self.open.base.as_deref())
             .chain(self.files.iter().copied())
+            .chain(self.calibration.and_then(CalibrationArgs::text))
     }
 }
 
@@ -115,8 +119,23 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
+    let calibrated = match job.calibration {
+        Some(calibration) => calibration.run(job.input, &plan, target.path(), output)?,
+        None => None,
+    };
+    let (source, plan) = match &calibrated {
+        Some(calibrated) => {
+            let source = llq_convert::with_ready(source, calibrated.tensors())?;
+            let plan = Plan::new(&*source, &job.request)?;
+            (source, plan)
+        }
+        None => (source, plan),
+    };
     let target = (target.path(), job.target.overwrite());
     let report = write(&*source, &plan, target, "writing", output)?;
+    if let Some(calibrated) = calibrated {
+        calibrated.remove(output);
+    }
     recipe.map_or(Ok(()), RecipeFile::write)?;
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);

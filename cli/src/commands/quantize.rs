@@ -3,9 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use llq_convert::{OpenOptions, Output as Types, Request};
-use llq_quant::mix::{Guidance, Mix, Recipe};
+use llq_quant::mix::{Mix, Recipe};
 
-use super::produce::{self, Job, withdrawn};
+use super::{
+    calibration::CalibrationArgs,
+    produce::{self, Job, withdrawn},
+};
 use crate::{
     args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
@@ -18,7 +21,8 @@ Examples:
   llq quantize model.gguf -o model-q4_k_m.gguf --type q4_k
   llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run
   llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --imatrix imatrix.gguf
-  llq quantize model.gguf -o mixed.gguf --type q4_k_s --tensor-type 'attn_v|ffn_down=q6_k'";
+  llq quantize model.gguf -o mixed.gguf --type q4_k_s --tensor-type 'attn_v|ffn_down=q6_k'
+  llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --calibrate text.txt";
 
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
@@ -37,6 +41,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    calibration: CalibrationArgs,
 
     #[command(flatten)]
     types: TypeArgs,
@@ -58,7 +65,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     }
     let types = args.recipe.read()?;
     let mix = args.mix.or(types.mix).ok_or_else(no_type)?;
-    let recipe = Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
+    let recipe =
+        Recipe { mix, purity: args.purity.purity(), guidance: args.calibration.guidance() };
     let mut rules = args.types.rules();
     rules.extend(types.rules);
     let request = Request {
@@ -75,7 +83,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let files = files.into_iter().flatten().collect();
     let write_recipe = args.recipe.write_recipe.as_deref();
     let (input, target) = (&args.model, &args.target);
-    produce::run(Job { input, target, open, request, files, write_recipe }, output)
+    let calibration = Some(&args.calibration);
+    produce::run(Job { input, target, open, request, files, write_recipe, calibration }, output)
 }
 
 fn no_type() -> Refusal {

@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod bench;
+mod calibration;
 mod check;
 mod checksums;
 mod compare;

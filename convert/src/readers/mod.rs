@@ -11,9 +11,12 @@ mod meta;
 mod mistral;
 mod overridden;
 mod quantized;
+mod ready;
 mod tied_output;
 
 use std::path::{Path, PathBuf};
+
+pub use self::ready::{ReadyTensor, with_ready};
 
 use crate::{
     Error, Note, Overrides, PreName, Source,

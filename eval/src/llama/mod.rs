@@ -13,37 +13,37 @@ use llq_quant::Matrix;
 
 pub(crate) use self::body::Body;
 pub use self::hyperparameters::Hyperparameters;
-pub(crate) use self::observer::{Input, Observer};
-use self::{
-    rope::Rope,
-    weights::{Linear, Tensors},
+pub(crate) use self::{
+    observer::{Input, Observer},
+    weights::Linear,
 };
+use self::{rope::Rope, weights::Tensors};
 use crate::{Error, error::Result};
 
 /// A LLaMA whose matrices stay in the mapped file.
 #[derive(Debug)]
 pub struct Llama<'m> {
-    hyperparameters: Hyperparameters,
-    embedding: Matrix<'m>,
-    blocks: Vec<Block<'m>>,
-    output_norm: Vec<f32>,
+    pub(crate) hyperparameters: Hyperparameters,
+    pub(crate) embedding: Matrix<'m>,
+    pub(crate) blocks: Vec<Block<'m>>,
+    pub(crate) output_norm: Vec<f32>,
     /// `None` where the embedding is also the head.
-    output: Option<Matrix<'m>>,
-    rope: Rope,
+    pub(crate) output: Option<Matrix<'m>>,
+    pub(crate) rope: Rope,
 }
 
 /// One transformer block.
 #[derive(Debug)]
-struct Block<'m> {
-    attention_norm: Vec<f32>,
-    query: Linear<'m>,
-    key: Linear<'m>,
-    value: Linear<'m>,
-    attention_output: Linear<'m>,
-    feed_forward_norm: Vec<f32>,
-    gate: Linear<'m>,
-    up: Linear<'m>,
-    down: Linear<'m>,
+pub(crate) struct Block<'m> {
+    pub(crate) attention_norm: Vec<f32>,
+    pub(crate) query: Linear<'m>,
+    pub(crate) key: Linear<'m>,
+    pub(crate) value: Linear<'m>,
+    pub(crate) attention_output: Linear<'m>,
+    pub(crate) feed_forward_norm: Vec<f32>,
+    pub(crate) gate: Linear<'m>,
+    pub(crate) up: Linear<'m>,
+    pub(crate) down: Linear<'m>,
 }
 
 impl<'m> Llama<'m> {

@@ -7,7 +7,7 @@ use super::Hyperparameters;
 
 /// How fast each pair turns.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Rope {
+pub(crate) struct Rope {
     /// Radians per position, one per pair.
     frequencies: Vec<f64>,
 }
@@ -26,8 +26,14 @@ impl Rope {
         Rope { frequencies }
     }
 
+    /// As [`rotations`](Self::rotations), but back.
+    pub(crate) fn rotations_back(&self, positions: usize) -> Vec<Rotation> {
+        let angles = |position| self.frequencies.iter().map(move |f| position as f64 * -f);
+        (0..positions).map(|position| Rotation::new(angles(position))).collect()
+    }
+
     /// How a head is turned at each of the positions `0..positions`.
-    pub(super) fn rotations(&self, positions: usize) -> Vec<Rotation> {
+    pub(crate) fn rotations(&self, positions: usize) -> Vec<Rotation> {
         let angles = |position| self.frequencies.iter().map(move |f| position as f64 * f);
         (0..positions).map(|position| Rotation::new(angles(position))).collect()
     }

@@ -18,9 +18,9 @@ pub(super) struct Tensors<'m> {
 
 /// A matrix with what is added to its product.
 #[derive(Debug)]
-pub(super) struct Linear<'m> {
-    pub(super) matrix: Matrix<'m>,
-    pub(super) bias: Option<Vec<f32>>,
+pub(crate) struct Linear<'m> {
+    pub(crate) matrix: Matrix<'m>,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl<'m> Tensors<'m> {

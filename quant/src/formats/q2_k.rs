@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, plane},
     search::{
@@ -59,6 +59,7 @@ weight = scale * scale_code * code - min * min_code
     const GROUP: usize = 16;
     const HAS_MIN: bool = true;
     const CODE_BITS: u32 = 2;
+    const SCALE_CODES: [i8; 2] = [0, 15];
     const NUMBERS: &'static [Range<usize>] = &[80..82, 82..84];
     type Block = BlockQ2_K;
 
@@ -92,16 +93,27 @@ weight = scale * scale_code * code - min * min_code
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,
             #[inline(always)]
-            |i, found| {
-                let block = &mut out[i];
-                block.scale = found.scale;
-                block.min = found.min;
-                for (j, group) in block.groups.iter_mut().enumerate() {
-                    *group = found.scale_codes[j] as u8 | ((found.min_codes[j] as u8) << 4);
-                }
-                pack::<2, 32, 0>(&found.codes, &mut block.codes);
-            },
+            |i, found| out[i] = Self::pack(&found),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ2_K {
+        let mut block = BlockQ2_K::zeroed();
+        block.scale = fields.scale;
+        block.min = fields.min;
+        for (j, group) in block.groups.iter_mut().enumerate() {
+            *group = fields.scale_codes[j] as u8 | ((fields.min_codes[j] as u8) << 4);
+        }
+        pack::<2, 32, 0>(&fields.codes, &mut block.codes);
+        block
+    }
+
+    fn grid(block: &BlockQ2_K) -> Fields {
+        let mut fields = Fields::of_group(block.scale, block.min);
+        fields.scale_codes = block.groups.map(|group| (group & 15) as i8);
+        fields.min_codes = block.groups.map(|group| (group >> 4) as i8);
+        fields
     }
 
     fn defect(block: &BlockQ2_K) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, plane},
     search::{
@@ -61,6 +61,7 @@ weight = scale * (scale_code - 32) * (code - 4)
     const GROUP: usize = 16;
     const HAS_MIN: bool = false;
     const CODE_BITS: u32 = 3;
+    const SCALE_CODES: [i8; 2] = [-32, 31];
     const NUMBERS: &'static [Range<usize>] = &[108..110];
     type Block = BlockQ3_K;
 
@@ -91,16 +92,30 @@ weight = scale * (scale_code - 32) * (code - 4)
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,
             #[inline(always)]
-            |i, found| {
-                let block = &mut out[i];
-                block.scale = found.scale;
-                let scale_codes = found.scale_codes.map(|code| (code + 32) as u8);
-                pack::<4, 8, 0>(&scale_codes, &mut block.scale_nibbles);
-                pack::<2, 4, 4>(&scale_codes, &mut block.scale_high_bits);
-                pack::<2, 32, 0>(&found.codes, &mut block.low_bits);
-                pack::<1, 32, 2>(&found.codes, &mut block.high_bits);
-            },
+            |i, found| out[i] = Self::pack(&found),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ3_K {
+        let mut block = BlockQ3_K::zeroed();
+        block.scale = fields.scale;
+        let scale_codes = fields.scale_codes.map(|code| (code + 32) as u8);
+        pack::<4, 8, 0>(&scale_codes, &mut block.scale_nibbles);
+        pack::<2, 4, 4>(&scale_codes, &mut block.scale_high_bits);
+        pack::<2, 32, 0>(&fields.codes, &mut block.low_bits);
+        pack::<1, 32, 2>(&fields.codes, &mut block.high_bits);
+        block
+    }
+
+    fn grid(block: &BlockQ3_K) -> Fields {
+        let mut fields = Fields::of_group(block.scale, HalfLe::zeroed());
+        for (j, code) in fields.scale_codes.iter_mut().enumerate() {
+            let low = (block.scale_nibbles[j % 8] >> (j / 8 * 4)) & 15;
+            let high = (block.scale_high_bits[j % 4] >> (j / 4 * 2)) & 3;
+            *code = (low | (high << 4)) as i8 - 32;
+        }
+        fields
     }
 
     fn defect(block: &BlockQ3_K) -> Option<&'static str> {

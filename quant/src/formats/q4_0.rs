@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
     search::legacy,
@@ -24,6 +24,16 @@ pub(crate) struct BlockQ4_0 {
     nibbles: [u8; 16],
 }
 
+impl BlockQ4_0 {
+    #[inline(always)]
+    fn new(scale: HalfLe, codes: &[u8; 32]) -> BlockQ4_0 {
+        let mut block = BlockQ4_0::zeroed();
+        block.scale = scale;
+        pack::<4, 16, 0>(codes, &mut block.nibbles);
+        block
+    }
+}
+
 impl BlockFormat for Q4_0 {
     const TENSOR_TYPE: TensorType = TensorType::Q4_0;
     const SUMMARY: &'static str = "32 weights of 4 bits, one scale";
@@ -35,6 +45,7 @@ weight = scale * (code - 8)
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
     const CODE_BITS: u32 = 4;
+    const SCALE_CODES: [i8; 2] = [1, 1];
     const NUMBERS: &'static [Range<usize>] = &[0..2];
     type Block = BlockQ4_0;
 
@@ -66,11 +77,17 @@ weight = scale * (code - 8)
             row,
             importance,
             #[inline(always)]
-            |i, scale, codes| {
-                out[i].scale = scale;
-                pack::<4, 16, 0>(codes, &mut out[i].nibbles);
-            },
+            |i, scale, codes| out[i] = BlockQ4_0::new(scale, codes),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ4_0 {
+        BlockQ4_0::new(fields.scale, fields.group_codes())
+    }
+
+    fn grid(block: &BlockQ4_0) -> Fields {
+        Fields::of_group(block.scale, HalfLe::zeroed())
     }
 
     fn defect(block: &BlockQ4_0) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
     search::legacy,
@@ -25,6 +25,17 @@ pub(crate) struct BlockQ4_1 {
     nibbles: [u8; 16],
 }
 
+impl BlockQ4_1 {
+    #[inline(always)]
+    fn new(scale: HalfLe, min: HalfLe, codes: &[u8; 32]) -> BlockQ4_1 {
+        let mut block = BlockQ4_1::zeroed();
+        block.scale = scale;
+        block.min = min;
+        pack::<4, 16, 0>(codes, &mut block.nibbles);
+        block
+    }
+}
+
 impl BlockFormat for Q4_1 {
     const TENSOR_TYPE: TensorType = TensorType::Q4_1;
     const SUMMARY: &'static str = "32 weights of 4 bits, scale and minimum";
@@ -37,6 +48,7 @@ weight = scale * code + minimum
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
     const CODE_BITS: u32 = 4;
+    const SCALE_CODES: [i8; 2] = [1, 1];
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
     type Block = BlockQ4_1;
 
@@ -75,12 +87,17 @@ weight = scale * code + minimum
             row,
             importance,
             #[inline(always)]
-            |i, scale, min, codes| {
-                out[i].scale = scale;
-                out[i].min = min;
-                pack::<4, 16, 0>(codes, &mut out[i].nibbles);
-            },
+            |i, scale, min, codes| out[i] = BlockQ4_1::new(scale, min, codes),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ4_1 {
+        BlockQ4_1::new(fields.scale, fields.min.negated(), fields.group_codes())
+    }
+
+    fn grid(block: &BlockQ4_1) -> Fields {
+        Fields::of_group(block.scale, block.min.negated())
     }
 
     fn defect(block: &BlockQ4_1) -> Option<&'static str> {

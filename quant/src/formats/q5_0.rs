@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
     search::legacy,
@@ -25,6 +25,17 @@ pub(crate) struct BlockQ5_0 {
     nibbles: [u8; 16],
 }
 
+impl BlockQ5_0 {
+    #[inline(always)]
+    fn new(scale: HalfLe, codes: &[u8; 32]) -> BlockQ5_0 {
+        let mut block = BlockQ5_0::zeroed();
+        block.scale = scale;
+        pack::<4, 16, 0>(codes, &mut block.nibbles);
+        pack::<1, 1, 4>(codes, &mut block.high_bits);
+        block
+    }
+}
+
 impl BlockFormat for Q5_0 {
     const TENSOR_TYPE: TensorType = TensorType::Q5_0;
     const SUMMARY: &'static str = "32 weights of 5 bits, one scale";
@@ -37,6 +48,7 @@ weight = scale * (code - 16)
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
     const CODE_BITS: u32 = 5;
+    const SCALE_CODES: [i8; 2] = [1, 1];
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..6];
     type Block = BlockQ5_0;
 
@@ -69,12 +81,17 @@ weight = scale * (code - 16)
             row,
             importance,
             #[inline(always)]
-            |i, scale, codes| {
-                out[i].scale = scale;
-                pack::<4, 16, 0>(codes, &mut out[i].nibbles);
-                pack::<1, 1, 4>(codes, &mut out[i].high_bits);
-            },
+            |i, scale, codes| out[i] = BlockQ5_0::new(scale, codes),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ5_0 {
+        BlockQ5_0::new(fields.scale, fields.group_codes())
+    }
+
+    fn grid(block: &BlockQ5_0) -> Fields {
+        Fields::of_group(block.scale, HalfLe::zeroed())
     }
 
     fn defect(block: &BlockQ5_0) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
     search::legacy,
@@ -26,6 +26,18 @@ pub(crate) struct BlockQ5_1 {
     nibbles: [u8; 16],
 }
 
+impl BlockQ5_1 {
+    #[inline(always)]
+    fn new(scale: HalfLe, min: HalfLe, codes: &[u8; 32]) -> BlockQ5_1 {
+        let mut block = BlockQ5_1::zeroed();
+        block.scale = scale;
+        block.min = min;
+        pack::<4, 16, 0>(codes, &mut block.nibbles);
+        pack::<1, 1, 4>(codes, &mut block.high_bits);
+        block
+    }
+}
+
 impl BlockFormat for Q5_1 {
     const TENSOR_TYPE: TensorType = TensorType::Q5_1;
     const SUMMARY: &'static str = "32 weights of 5 bits, scale and minimum";
@@ -39,6 +51,7 @@ weight = scale * code + minimum
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
     const CODE_BITS: u32 = 5;
+    const SCALE_CODES: [i8; 2] = [1, 1];
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4, 4..8];
     type Block = BlockQ5_1;
 
@@ -78,13 +91,17 @@ weight = scale * code + minimum
             row,
             importance,
             #[inline(always)]
-            |i, scale, min, codes| {
-                out[i].scale = scale;
-                out[i].min = min;
-                pack::<4, 16, 0>(codes, &mut out[i].nibbles);
-                pack::<1, 1, 4>(codes, &mut out[i].high_bits);
-            },
+            |i, scale, min, codes| out[i] = BlockQ5_1::new(scale, min, codes),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ5_1 {
+        BlockQ5_1::new(fields.scale, fields.min.negated(), fields.group_codes())
+    }
+
+    fn grid(block: &BlockQ5_1) -> Fields {
+        Fields::of_group(block.scale, block.min.negated())
     }
 
     fn defect(block: &BlockQ5_1) -> Option<&'static str> {

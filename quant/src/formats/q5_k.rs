@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, pack_six_bit_pairs, plane, unpack_six_bit_pairs},
     search::{
@@ -62,6 +62,7 @@ weight = scale * scale_code * code - min * min_code
     const GROUP: usize = 32;
     const HAS_MIN: bool = true;
     const CODE_BITS: u32 = 5;
+    const SCALE_CODES: [i8; 2] = [0, 63];
     const NUMBERS: &'static [Range<usize>] = &[0..2, 2..4];
     type Block = BlockQ5_K;
 
@@ -96,17 +97,29 @@ weight = scale * scale_code * code - min * min_code
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,
             #[inline(always)]
-            |i, found| {
-                let block = &mut out[i];
-                block.scale = found.scale;
-                block.min = found.min;
-                let (scales, mins) =
-                    (found.scale_codes.map(|c| c as u8), found.min_codes.map(|c| c as u8));
-                block.groups = pack_six_bit_pairs(&scales, &mins);
-                pack::<4, 32, 0>(&found.codes, &mut block.nibbles);
-                pack::<1, 32, 4>(&found.codes, &mut block.high_bits);
-            },
+            |i, found| out[i] = Self::pack(&found),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ5_K {
+        let mut block = BlockQ5_K::zeroed();
+        block.scale = fields.scale;
+        block.min = fields.min;
+        let (scales, mins) =
+            (fields.scale_codes.map(|c| c as u8), fields.min_codes.map(|c| c as u8));
+        block.groups = pack_six_bit_pairs(&scales, &mins);
+        pack::<4, 32, 0>(&fields.codes, &mut block.nibbles);
+        pack::<1, 32, 4>(&fields.codes, &mut block.high_bits);
+        block
+    }
+
+    fn grid(block: &BlockQ5_K) -> Fields {
+        let mut fields = Fields::of_group(block.scale, block.min);
+        let codes = unpack_six_bit_pairs(&block.groups);
+        fields.scale_codes[..8].copy_from_slice(&codes[..8]);
+        fields.min_codes[..8].copy_from_slice(&codes[8..]);
+        fields
     }
 
     fn defect(block: &BlockQ5_K) -> Option<&'static str> {

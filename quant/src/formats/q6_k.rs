@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, plane},
     search::{
@@ -60,6 +60,7 @@ weight = scale * scale_code * (code - 32)
     const GROUP: usize = 16;
     const HAS_MIN: bool = false;
     const CODE_BITS: u32 = 6;
+    const SCALE_CODES: [i8; 2] = [-128, 127];
     const NUMBERS: &'static [Range<usize>] = &[208..210];
     type Block = BlockQ6_K;
 
@@ -90,14 +91,24 @@ weight = scale * scale_code * (code - 32)
             Row { weights: row, importance, floor: FLOOR },
             SHAPE,
             #[inline(always)]
-            |i, found| {
-                let block = &mut out[i];
-                block.scale = found.scale;
-                block.groups = found.scale_codes;
-                pack::<4, 64, 0>(&found.codes, &mut block.nibbles);
-                pack::<2, 32, 4>(&found.codes, &mut block.high_bits);
-            },
+            |i, found| out[i] = Self::pack(&found),
         );
+    }
+
+    #[inline(always)]
+    fn pack(fields: &Fields) -> BlockQ6_K {
+        let mut block = BlockQ6_K::zeroed();
+        block.scale = fields.scale;
+        block.groups = fields.scale_codes;
+        pack::<4, 64, 0>(&fields.codes, &mut block.nibbles);
+        pack::<2, 32, 4>(&fields.codes, &mut block.high_bits);
+        block
+    }
+
+    fn grid(block: &BlockQ6_K) -> Fields {
+        let mut fields = Fields::of_group(block.scale, HalfLe::zeroed());
+        fields.scale_codes = block.groups;
+        fields
     }
 
     fn defect(block: &BlockQ6_K) -> Option<&'static str> {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::BlockFormat,
+    format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, widen_halves},
 };
@@ -34,6 +34,7 @@ weight = scale * code
     const GROUP: usize = 32;
     const HAS_MIN: bool = false;
     const CODE_BITS: u32 = 8;
+    const SCALE_CODES: [i8; 2] = [1, 1];
     const NUMBERS: &'static [Range<usize>] = &[0..2];
     type Block = BlockQ8_0;
 
@@ -76,6 +77,15 @@ weight = scale * code
                 }
             }
         }
+    }
+
+    fn pack(fields: &Fields) -> BlockQ8_0 {
+        let codes = fields.group_codes().map(|code| code.wrapping_sub(128) as i8);
+        BlockQ8_0 { scale: fields.scale, codes }
+    }
+
+    fn grid(block: &BlockQ8_0) -> Fields {
+        Fields::of_group(block.scale, HalfLe::zeroed())
     }
 
     fn defect(block: &BlockQ8_0) -> Option<&'static str> {

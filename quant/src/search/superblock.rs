@@ -12,7 +12,7 @@ use super::{
     scale_grid::{ScaleCodes, best_common_scales},
     symmetric::{Signs, fit_symmetric},
 };
-use crate::{kernels::Simd, packing::HalfLe};
+use crate::{format::Fields, kernels::Simd};
 
 /// For groups with a minimum.
 const ENDS: Ends = Ends { trials: 4, inward: 0.7, apart: 2 };
@@ -29,16 +29,6 @@ pub(crate) struct Shape {
     pub(crate) scales: ScaleCodes,
 }
 
-/// A super-block before it is packed; formats with eight groups use the first eight.
-pub(crate) struct SuperBlock {
-    pub(crate) scale: HalfLe,
-    pub(crate) min: HalfLe,
-    pub(crate) scale_codes: [i8; 16],
-    pub(crate) min_codes: [i8; 16],
-    /// Codes less the lowest code.
-    pub(crate) codes: [u8; SUPER_BLOCK],
-}
-
 /// Encodes a row whose groups have `N` weights for `weight = scale * scale_code * code`, going
 /// downhill from `STARTS` common scales; `write` takes super-blocks and their index.
 #[inline(always)]
@@ -46,7 +36,7 @@ pub(crate) fn encode_symmetric<S: Simd, const N: usize, const STARTS: usize>(
     simd: S,
     row: Row<'_>,
     shape: Shape,
-    mut write: impl FnMut(usize, SuperBlock),
+    mut write: impl FnMut(usize, Fields),
 ) {
     row.for_each_panel::<S, N>(
         simd,
@@ -72,7 +62,7 @@ pub(crate) fn encode_affine<S: Simd, const N: usize, const STARTS: usize>(
     simd: S,
     row: Row<'_>,
     shape: Shape,
-    mut write: impl FnMut(usize, SuperBlock),
+    mut write: impl FnMut(usize, Fields),
 ) {
     row.for_each_panel::<S, N>(
         simd,
@@ -145,12 +135,12 @@ impl<S: Simd, const N: usize, const HAS_MIN: bool> Search<'_, S, N, HAS_MIN> {
         grid: &Grid,
         first: usize,
         count: usize,
-        write: &mut impl FnMut(usize, SuperBlock),
+        write: &mut impl FnMut(usize, Fields),
     ) {
         let (scale, min) = self.scale_and_min(grid);
         let codes = self.panel.codes(self.simd, scale, min, self.shape.codes);
         for (b, groups) in blocks::<N>().take(count) {
-            let mut block = SuperBlock {
+            let mut block = Fields {
                 scale: grid.scale.half(b),
                 min: grid.min.half(b),
                 scale_codes: [0; 16],

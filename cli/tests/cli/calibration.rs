@@ -1,0 +1,82 @@
+//! `llq quantize --calibrate`.
+
+use std::fs;
+
+use llq_gguf::Model;
+
+use crate::harness::{Place, corpus, tiny_gguf};
+
+const FOLDER: &str = ".llq-out.gguf.calibration";
+
+fn quantize(place: &Place, more: &[&str]) -> crate::harness::Outcome {
+    let (model, text) = (tiny_gguf().display().to_string(), corpus().display().to_string());
+    let mut line =
+        vec!["quantize", &model, "-o", "out.gguf", "--type", "q3_k", "--calibrate", &text];
+    line.extend(["--calibrate-windows", "3"]);
+    line.extend(more);
+    place.llq(line)
+}
+
+#[test]
+fn a_calibrated_file_has_the_plan_of_a_plain_one_and_other_codes() {
+    let place = Place::new();
+    quantize(&place, &[]).ok();
+    assert_eq!(place.files(), ["out.gguf"]);
+    let model = tiny_gguf().display().to_string();
+    place.run(&format!("quantize {model} -o plain.gguf --type q3_k")).ok();
+    let [calibrated, plain] =
+        ["out.gguf", "plain.gguf"].map(|name| Model::open(&place.path(name)).unwrap());
+    assert_eq!(calibrated.tensors(), plain.tensors());
+    let differing = calibrated.tensors().iter().zip(plain.tensors());
+    let differing = differing.filter(|(a, b)| calibrated.data(a) != plain.data(b)).count();
+    assert!(differing >= 40, "{differing} tensors differ");
+}
+
+#[test]
+fn what_another_run_finished_is_not_taken_by_accident() {
+    let place = Place::new();
+    place.write(&format!("{FOLDER}/settings.bin"), "another model");
+    quantize(&place, &[]).refused(&[FOLDER, "--resume goes on with it"]);
+    quantize(&place, &["--resume"]).refused(&["another model, text, type"]);
+    assert_eq!(place.files(), [FOLDER]);
+}
+
+/// The run is killed, and one of the tensors that it finished gets cut.
+#[test]
+fn an_ended_run_goes_on() {
+    let place = Place::new();
+    quantize(&place, &[]).ok();
+    let whole = fs::read(place.path("out.gguf")).unwrap();
+    fs::remove_file(place.path("out.gguf")).unwrap();
+    let mut command = place.command();
+    command.args(["quantize", &tiny_gguf().display().to_string(), "-o", "out.gguf"]);
+    command.args(["--type", "q3_k", "--calibrate", &corpus().display().to_string()]);
+    command.args(["--calibrate-windows", "3"]);
+    let mut running = command.spawn().unwrap();
+    let first = place.path(FOLDER).join("blk.1.attn_q.weight.bin");
+    while !first.exists() {
+        assert!(running.try_wait().unwrap().is_none(), "it ended before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(place.files(), [FOLDER]);
+    fs::write(place.path(FOLDER).join("blk.0.attn_v.weight.bin"), "cut").unwrap();
+    quantize(&place, &["--resume"]).ok();
+    assert_eq!(place.files(), ["out.gguf"]);
+    assert!(fs::read(place.path("out.gguf")).unwrap() == whole);
+}
+
+#[test]
+fn texts_that_are_too_short_are_refused() {
+    let place = Place::new();
+    place.write("short.txt", "Too short.");
+    let model = tiny_gguf().display().to_string();
+    place
+        .run(&format!("quantize {model} -o out.gguf --type q3_k --calibrate short.txt"))
+        .refused(&["short.txt has", "one window takes 512"]);
+    assert_eq!(place.files(), ["short.txt"]);
+    place
+        .run(&format!("quantize {model} -o short.txt --type q3_k --calibrate short.txt --force"))
+        .refused(&["output and input are the same file"]);
+}

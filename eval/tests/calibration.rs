@@ -1,0 +1,140 @@
+//! Calibrated rounding of the fixture model.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use llq_eval::{
+    Against, Calibrated, Calibration, Corpus, Error, Finished, Llama, Mode, Options, calibrate,
+    evaluate,
+};
+use llq_gguf::{Model, TensorSpec, TensorType};
+use rayon::ThreadPoolBuilder;
+use support::{corpus, encode, golden, model, tensors, tiny_llama};
+
+/// Keeps what is finished, and at some point can't any more.
+struct Store {
+    kept: Mutex<BTreeMap<String, Vec<u8>>>,
+    left: AtomicUsize,
+}
+
+impl Store {
+    fn with_room(left: usize) -> Store {
+        Store { kept: Mutex::default(), left: AtomicUsize::new(left) }
+    }
+
+    fn into_kept(self) -> BTreeMap<String, Vec<u8>> {
+        self.kept.into_inner().unwrap()
+    }
+}
+
+impl Finished for Store {
+    fn load(&self, name: &str, len: usize) -> Option<Vec<u8>> {
+        self.kept.lock().unwrap().get(name).filter(|bytes| bytes.len() == len).cloned()
+    }
+
+    fn store(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let left = self.left.load(SeqCst);
+        if left == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.left.store(left - 1, SeqCst);
+        self.kept.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+}
+
+fn run(
+    model: &Model,
+    corpus: &Corpus,
+    options: &Calibration,
+    threads: usize,
+    store: &Store,
+) -> Result<Calibrated, Error> {
+    let llama = Llama::load(model).unwrap();
+    let types = |name: &str| match name {
+        "output.weight" | "token_embd.weight" => Some(TensorType::Q8_0),
+        _ => Some(TensorType::Q3_K),
+    };
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| calibrate(&llama, &types, corpus, options, store, &()))
+}
+
+#[test]
+fn a_resumed_run_makes_the_same_bytes_on_any_number_of_threads() {
+    let Some(model) = tiny_llama(TensorType::BF16) else { return };
+    let Some(corpus) = corpus(&model, "sampled") else { return };
+    let options = Calibration { context: 32, windows: 16 };
+    let whole = Store::with_room(usize::MAX);
+    let done = run(&model, &corpus, &options, 2, &whole).unwrap();
+    assert_eq!((done.tensors.len(), done.tokens), (6 * 7 + 2, 16 * 32));
+
+    let mut ended = Store::with_room(17);
+    let error = run(&model, &corpus, &options, 1, &ended).unwrap_err();
+    assert!(matches!(error, Error::Finished { .. }), "{error}");
+    assert_eq!(ended.kept.lock().unwrap().len(), 17);
+    *ended.left.get_mut() = usize::MAX;
+    assert_eq!(run(&model, &corpus, &options, 3, &ended).unwrap(), done);
+    assert!(ended.into_kept() == whole.into_kept());
+}
+
+/// The divergence from the fixture of what it becomes, on text that neither was made with.
+fn divergence(base: &Model, tensors: &[(TensorSpec, Vec<u8>)], corpus: &Corpus) -> f64 {
+    let made = model(base.metadata(), tensors);
+    let (base, made) = (Llama::load(base).unwrap(), Llama::load(&made).unwrap());
+    let options = Options { mode: Mode::Exact, context: 256, chunks: Some(4) };
+    let report = evaluate(&made, Against::Model(&base), corpus, &options, &()).unwrap();
+    report.against.unwrap().kld.mean
+}
+
+#[test]
+fn calibrated_files_predict_better_than_plain_ones() {
+    let Some(base) = tiny_llama(TensorType::F32) else { return };
+    let Some(text) = corpus(&base, "sampled") else { return };
+    let Some(unseen) = corpus(&base, "holmes") else { return };
+    let store = Store::with_room(usize::MAX);
+    let options = Calibration { context: 256, windows: 32 };
+    let done = run(&base, &text, &options, 2, &store).unwrap();
+    assert!(done.plain.len() < 5, "{:?}", done.plain);
+    let kept = store.into_kept();
+    let (mut calibrated, mut plain) = (tensors(TensorType::F32), tensors(TensorType::F32));
+    for ((spec, bytes), (plain_spec, plain_bytes)) in calibrated.iter_mut().zip(&mut plain) {
+        let Some(made) = kept.get(&spec.name) else { continue };
+        let weights: Vec<f32> =
+            bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let tensor_type = match &*spec.name {
+            "output.weight" | "token_embd.weight" => TensorType::Q8_0,
+            _ => TensorType::Q3_K,
+        };
+        (spec.tensor_type, plain_spec.tensor_type) = (tensor_type, tensor_type);
+        *bytes = made[..made.len() - 1].to_vec();
+        *plain_bytes = encode(&weights, spec.shape[0] as usize, tensor_type);
+        assert_eq!(bytes.len(), plain_bytes.len(), "{}", spec.name);
+    }
+    let [calibrated, plain] =
+        [calibrated, plain].map(|tensors| divergence(&base, &tensors, &unseen));
+    assert!(calibrated < 0.6 * plain, "{calibrated} of {plain}");
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_refused() {
+    let Some(model) = golden("q4_0") else { return };
+    let Some(corpus) = corpus(&model, "sampled") else { return };
+    let refused = |context, windows| {
+        let options = Calibration { context, windows };
+        run(&model, &corpus, &options, 1, &Store::with_room(0)).unwrap_err()
+    };
+    assert!(matches!(refused(2, 1), Error::Context { .. }));
+    assert!(matches!(refused(64, 0), Error::NoWindows));
+    assert!(matches!(refused(1 << 20, 1), Error::CorpusTooShort { .. }));
+    assert!(matches!(refused(64, 1), Error::Finished { .. }));
+}
