@@ -154,6 +154,6 @@ fn what_a_plan_writes_makes_the_same_plan() {
     let mut expected = TypeRules::default();
     expected.push(Tensors::Named(odd.to_owned()), TensorType::F16, "");
     let rules = read(&table.to_toml()).unwrap().rules;
-    let error = failure(&path, &Request { rules, ..request.clone() });
+    let error = failure(&path, &Request { rules, ..request });
     assert!(matches!(error, Error::RuleWithoutTensor { tensor, .. } if tensor == odd));
 }
