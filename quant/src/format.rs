@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 use llq_gguf::TensorType;
 
-use crate::{kernels::Simd, packing::HalfLe};
+use crate::{effort::Encoding, kernels::Simd, packing::HalfLe};
 
 /// Most weights that a block has: a super-block of the K-quants.
 pub(crate) const MAX_BLOCK_WEIGHTS: usize = 256;
@@ -86,12 +86,11 @@ pub(crate) trait BlockFormat: 'static {
     /// Reads a block.
     fn decode<S: Simd>(simd: S, block: &Self::Block, out: &mut Decoded);
 
-    /// Encodes a row of whole blocks so that the squared error, weighted by `importance` (one
-    /// weight per column; `None` is the format's own weighting), is small.
+    /// Encodes a row of whole blocks so that the weighted squared error is small.
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [Self::Block],
     );
 

@@ -10,6 +10,7 @@
 
 mod activations;
 mod attention;
+mod effort;
 mod format;
 mod formats;
 mod formats_markdown;
@@ -25,6 +26,7 @@ mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
 pub use attention::{AttentionScratch, Rows, causal_attention};
+pub use effort::{Effort, Encoding};
 pub use format::Decoded;
 pub use formats_markdown::formats_markdown;
 pub use gemv::{Vector, gemv, gemv_with};

@@ -4,6 +4,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
     gemv::{BlockRows, PlainRows, Vector},
@@ -20,7 +21,7 @@ pub struct FormatInfo {
     /// How a block is made up; `None` for plain numbers.
     pub blocks: Option<BlockInfo>,
     dequantize: fn(&Kernels, &[u8], &mut [f32]),
-    encode_row: fn(&Kernels, &[f32], Option<&[f32]>, &mut [u8]),
+    encode_row: fn(&Kernels, &[f32], Encoding<'_>, &mut [u8]),
     gemv: fn(&Kernels, &[u8], &Vector, &mut [f32]),
     first_defect: fn(&[u8]) -> Option<(usize, &'static str)>,
     swap_endian: fn(&mut [u8]),
@@ -176,8 +177,8 @@ impl FormatInfo {
             dequantize: |kernels, bytes, out| {
                 kernels.run(Dequantize::<F> { blocks: cast_slice(bytes), out });
             },
-            encode_row: |kernels, row, importance, out| {
-                kernels.run(EncodeRow::<F> { row, importance, out: cast_slice_mut(out) });
+            encode_row: |kernels, row, encoding, out| {
+                kernels.run(EncodeRow::<F> { row, encoding, out: cast_slice_mut(out) });
             },
             gemv: |kernels, bytes, x, out| {
                 kernels.run(BlockRows::<F> { blocks: cast_slice(bytes), x, out });
@@ -239,18 +240,17 @@ impl FormatInfo {
         (self.gemv)(kernels, rows, x, out);
     }
 
-    /// Encodes one row with a small squared error. `importance`, where given, says for each column
-    /// how much an error counts; what is NaN or below zero counts nothing.
+    /// Encodes one row with a small squared error.
     ///
     /// # Errors
-    /// If the row does not take as many bytes as `out` has, or `importance` has another length.
+    /// If the row does not take as many bytes as `out` has, or the importance has another length.
     pub fn encode_row(
         &self,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [u8],
     ) -> Result<(), RowError> {
-        self.encode_row_with(kernels::selected(), row, importance, out)
+        self.encode_row_with(kernels::selected(), row, encoding, out)
     }
 
     /// [`encode_row`](Self::encode_row) by the code of a given instruction set.
@@ -261,16 +261,16 @@ impl FormatInfo {
         &self,
         kernels: &Kernels,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [u8],
     ) -> Result<(), RowError> {
         self.check(row.len(), out.len())?;
-        if let Some(importance) = importance
+        if let Some(importance) = encoding.importance
             && importance.len() != row.len()
         {
             return Err(RowError::Importance { expected: row.len(), found: importance.len() });
         }
-        (self.encode_row)(kernels, row, importance, out);
+        (self.encode_row)(kernels, row, encoding, out);
         Ok(())
     }
 
@@ -388,14 +388,14 @@ impl<F: BlockFormat> Work for Unpack<'_, F> {
 
 struct EncodeRow<'a, F: BlockFormat> {
     row: &'a [f32],
-    importance: Option<&'a [f32]>,
+    encoding: Encoding<'a>,
     out: &'a mut [F::Block],
 }
 
 impl<F: BlockFormat> Work for EncodeRow<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        F::encode_row(simd, self.row, self.importance, self.out);
+        F::encode_row(simd, self.row, self.encoding, self.out);
     }
 }
 

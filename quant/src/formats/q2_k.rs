@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, unpack},
@@ -77,13 +78,14 @@ weight = scale * scale_code * code - min * min_code
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ2_K],
     ) {
-        superblock::encode_affine::<S, 16, 1>(
+        superblock::encode_affine::<S, 16>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            1,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

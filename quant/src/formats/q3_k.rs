@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
@@ -83,13 +84,14 @@ weight = scale * (scale_code - 32) * (code - 4)
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ3_K],
     ) {
-        superblock::encode_symmetric::<S, 16, 1>(
+        superblock::encode_symmetric::<S, 16>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            1,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, unpack_nibbles},
@@ -64,13 +65,13 @@ weight = scale * code + minimum
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ4_1],
     ) {
         legacy::encode_affine::<15>(
             simd,
             row,
-            importance,
+            encoding,
             #[inline(always)]
             |i, scale, min, codes| out[i] = BlockQ4_1::new(scale, min, codes),
         );

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, shift_codes, unpack_bits, unpack_nibbles},
@@ -66,13 +67,13 @@ weight = scale * (code - 16)
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ5_0],
     ) {
         legacy::encode_symmetric::<16>(
             simd,
             row,
-            importance,
+            encoding,
             #[inline(always)]
             |i, scale, codes| out[i] = BlockQ5_0::new(scale, codes),
         );

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_high, unpack_six_bit_pairs},
@@ -82,13 +83,14 @@ weight = scale * scale_code * code - min * min_code
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ5_K],
     ) {
-        superblock::encode_affine::<S, 32, 2>(
+        superblock::encode_affine::<S, 32>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            2,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

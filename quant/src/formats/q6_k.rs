@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
@@ -78,13 +79,14 @@ weight = scale * scale_code * (code - 32)
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [BlockQ6_K],
     ) {
-        superblock::encode_symmetric::<S, 16, 2>(
+        superblock::encode_symmetric::<S, 16>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            2,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

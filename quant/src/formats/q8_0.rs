@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields},
     kernels::{LANES, Simd},
     packing::HalfLe,
@@ -50,7 +51,7 @@ weight = scale * code
     fn encode_row<S: Simd>(
         simd: S,
         row: &[f32],
-        _importance: Option<&[f32]>,
+        _encoding: Encoding<'_>,
         out: &mut [BlockQ8_0],
     ) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {

@@ -9,17 +9,42 @@ use half::f16;
 use super::{
     affine::{Ends, MinSign, fit_affine},
     panel::{CodeRange, GROUPS, Panel},
-    symmetric::{Signs, fit_symmetric},
-    weighting::{limit, weigh_by},
+    symmetric::{ScaleTrials, Signs, fit_symmetric},
+    weighting::{limit, weigh, weigh_by},
 };
 use crate::{
+    effort::{Effort, Encoding},
     kernels::{LANES, Simd, tree},
     packing::HalfLe,
 };
 
 const BLOCK: usize = 32;
 
-const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
+/// What a weight near zero counts without importance: this many mean squares of its block.
+const FLOOR: f32 = 8.0;
+
+/// How far a search for a block's scale goes.
+struct Reach {
+    /// For blocks without a minimum.
+    scales: ScaleTrials,
+    /// For blocks with a minimum.
+    ends: Ends,
+}
+
+impl Reach {
+    const fn of(effort: Effort) -> Reach {
+        match effort {
+            Effort::Fast | Effort::Default => Reach {
+                scales: ScaleTrials { count: 9, reach: 1.2, signs: Signs::Both },
+                ends: Ends { trials: 7, inward: 0.9, apart: 6 },
+            },
+            Effort::Best => Reach {
+                scales: ScaleTrials { count: 65, reach: 2.4, signs: Signs::Both },
+                ends: Ends { trials: 17, inward: 1.4, apart: 16 },
+            },
+        }
+    }
+}
 
 /// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
 /// `write` takes the block's index, its scale and its codes.
@@ -27,27 +52,43 @@ const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
 pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
     simd: impl Simd,
     row: &[f32],
-    importance: Option<&[f32]>,
+    encoding: Encoding<'_>,
     mut write: impl FnMut(usize, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: -f32::from(HALF_RANGE), highest: f32::from(HALF_RANGE - 1) };
-    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
-        return weighted.for_each_panel(
-            simd,
-            #[inline(always)]
-            |first, blocks, panel| {
-                let scales = halves(simd, fit_symmetric(simd, panel, range, Signs::Both).scale);
-                let codes = panel.codes(simd, values(simd, scales), None, range);
-                for g in 0..blocks {
-                    write(first + g, scales[g], &codes[g]);
-                }
-            },
-        );
-    }
-    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, codes) = round_symmetric::<_, HALF_RANGE>(simd, weights);
-        write(i, scale, &codes);
-    }
+    let Some(weighted) = WeightedRow::new(simd, row, encoding) else {
+        for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, codes) = round_symmetric::<_, HALF_RANGE>(simd, weights);
+            write(i, scale, &codes);
+        }
+        return;
+    };
+    let reach = Reach::of(encoding.effort);
+    weighted.for_each_panel(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let zero = simd.splat(0.0);
+            let (low, high) = panel.extremes(simd);
+            let largest = simd.max(high, simd.sub(zero, low));
+            let of_reference = simd.div(largest, simd.splat(range.lowest));
+            let mut scales = zero;
+            let mut least = simd.splat(f32::INFINITY);
+            let found = fit_symmetric(simd, panel, range, reach.scales).scale;
+            for scale in [found, of_reference, simd.sub(zero, of_reference)] {
+                let scale = values(simd, halves(simd, scale));
+                let error = panel.error(simd, scale, None, range);
+                let better = simd.gt(least, error);
+                least = simd.select(better, error, least);
+                scales = simd.select(better, scale, scales);
+            }
+            let codes = panel.codes(simd, scales, None, range);
+            let scales = halves(simd, scales);
+            for g in 0..blocks {
+                write(first + g, scales[g], &codes[g]);
+            }
+        },
+    );
 }
 
 /// Encodes a row for `weight = scale * code + minimum` with codes up to `LARGEST`. `write` takes
@@ -56,31 +97,45 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
 pub(crate) fn encode_affine<const LARGEST: u8>(
     simd: impl Simd,
     row: &[f32],
-    importance: Option<&[f32]>,
+    encoding: Encoding<'_>,
     mut write: impl FnMut(usize, HalfLe, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: 0.0, highest: f32::from(LARGEST) };
-    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
-        return weighted.for_each_panel(
-            simd,
-            #[inline(always)]
-            |first, blocks, panel| {
-                let fit = fit_affine(simd, panel, range, MinSign::Any, ENDS);
-                let zero = simd.splat(0.0);
-                let scales = halves(simd, fit.scale);
-                let mins = halves(simd, simd.sub(zero, fit.min));
-                let subtracted = simd.sub(zero, values(simd, mins));
-                let codes = panel.codes(simd, values(simd, scales), Some(subtracted), range);
-                for g in 0..blocks {
-                    write(first + g, scales[g], mins[g], &codes[g]);
-                }
-            },
-        );
-    }
-    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, min, codes) = round_affine::<_, LARGEST>(simd, weights);
-        write(i, scale, min, &codes);
-    }
+    let Some(weighted) = WeightedRow::new(simd, row, encoding) else {
+        for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, min, codes) = round_affine::<_, LARGEST>(simd, weights);
+            write(i, scale, min, &codes);
+        }
+        return;
+    };
+    let reach = Reach::of(encoding.effort);
+    weighted.for_each_panel(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let zero = simd.splat(0.0);
+            let (low, high) = panel.extremes(simd);
+            let span = simd.sub(high, low);
+            let of_reference = simd.div(span, simd.splat(range.highest));
+            let (mut scales, mut mins) = (zero, zero);
+            let mut least = simd.splat(f32::INFINITY);
+            let found = fit_affine(simd, panel, range, MinSign::Any, reach.ends);
+            for (scale, min) in [(found.scale, found.min), (of_reference, simd.sub(zero, low))] {
+                let scale = values(simd, halves(simd, scale));
+                let min = values(simd, halves(simd, min));
+                let error = panel.error(simd, scale, Some(min), range);
+                let better = simd.gt(least, error);
+                least = simd.select(better, error, least);
+                scales = simd.select(better, scale, scales);
+                mins = simd.select(better, min, mins);
+            }
+            let codes = panel.codes(simd, scales, Some(mins), range);
+            let (scales, mins) = (halves(simd, scales), halves(simd, simd.sub(zero, mins)));
+            for g in 0..blocks {
+                write(first + g, scales[g], mins[g], &codes[g]);
+            }
+        },
+    );
 }
 
 /// A row with what its errors count.
@@ -90,14 +145,26 @@ struct WeightedRow {
 }
 
 impl WeightedRow {
-    /// `None` where there is no importance, or where it is zero throughout.
+    /// `None` where nothing is searched: without importance that is not zero throughout, at
+    /// [`Effort::Fast`].
     #[inline(always)]
-    fn new(simd: impl Simd, row: &[f32], importance: Option<&[f32]>) -> Option<WeightedRow> {
-        let importance = importance?;
+    fn new(simd: impl Simd, row: &[f32], encoding: Encoding<'_>) -> Option<WeightedRow> {
         let weights: Vec<f32> = row.iter().copied().map(limit).collect();
-        let mut weighted = vec![0.0; row.len()];
-        weigh_by(simd, importance, &weights, &mut weighted)
-            .then_some(WeightedRow { weights, importance: weighted })
+        let mut importance = vec![0.0; row.len()];
+        let given = encoding.importance.is_some_and(
+            #[inline(always)]
+            |given| weigh_by(simd, given, &weights, &mut importance),
+        );
+        if !given {
+            if encoding.effort == Effort::Fast {
+                return None;
+            }
+            let blocks = weights.as_chunks::<BLOCK>().0.iter();
+            for (weights, out) in blocks.zip(importance.as_chunks_mut::<BLOCK>().0) {
+                weigh(simd, weights, None, FLOOR, out);
+            }
+        }
+        Some(WeightedRow { weights, importance })
     }
 
     /// Hands over the row in panels: index of the first block, number of blocks, and the panel,
