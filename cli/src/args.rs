@@ -334,9 +334,9 @@ impl PurityArgs {
     }
 }
 
-/// What a model is measured on, and how.
+/// The text that a model runs over.
 #[derive(Args)]
-pub(crate) struct EvalArgs {
+pub(crate) struct TextArgs {
     /// The text to predict, UTF-8: a .txt, .jsonl or .json file, any of these as .gz or .zst, or a
     /// folder of them. Documents are joined by a blank line
     #[arg(long, value_name = "TEXT")]
@@ -346,10 +346,6 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) field: String,
 
-    /// How products are computed
-    #[arg(long, value_enum, default_value = "exact")]
-    mode: ModeArg,
-
     /// Tokens per window
     #[arg(long, value_name = "N", default_value_t = DEFAULT_CONTEXT as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(LEAST_CONTEXT as i64..=1 << 20))]
@@ -358,6 +354,28 @@ pub(crate) struct EvalArgs {
     /// Windows at most [default: all that the text fills]; no more text is read than they take
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     chunks: Option<u32>,
+}
+
+impl TextArgs {
+    /// The windows of the text, in [`Mode::Exact`].
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            mode: Mode::Exact,
+            context: self.ctx as usize,
+            chunks: self.chunks.map(|chunks| chunks as usize),
+        }
+    }
+}
+
+/// What a model is measured on, and how.
+#[derive(Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+
+    /// How products are computed
+    #[arg(long, value_enum, default_value = "exact")]
+    mode: ModeArg,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -370,14 +388,11 @@ enum ModeArg {
 
 impl EvalArgs {
     pub(crate) fn options(&self) -> Options {
-        Options {
-            mode: match self.mode {
-                ModeArg::Exact => Mode::Exact,
-                ModeArg::Fast => Mode::Fast,
-            },
-            context: self.ctx as usize,
-            chunks: self.chunks.map(|chunks| chunks as usize),
-        }
+        let mode = match self.mode {
+            ModeArg::Exact => Mode::Exact,
+            ModeArg::Fast => Mode::Fast,
+        };
+        Options { mode, ..self.text.options() }
     }
 }
 

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod table;
 mod target;
+mod type_args;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use llq_quant::RowError;
 
 use crate::{
     Overflow, UnmetDemand,
+    imatrix::ImatrixError,
     lora::LoraError,
     tokenizer::TokenizerError,
     weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
@@ -120,6 +121,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: Box<LoraError>,
+    },
+    /// An importance matrix is damaged or does not fit the model.
+    #[error("{path}: {problem}", path = path.display())]
+    Imatrix {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: ImatrixError,
     },
     /// An adapter does not say enough of the model it belongs to.
     #[error(
@@ -251,6 +260,46 @@ pub enum Error {
     NoTensors {
         /// The source.
         path: PathBuf,
+    },
+    /// A recipe is not one.
+    #[error("{path}, line {line}: {problem}", path = path.display())]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// The line's number, from 1.
+        line: usize,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A rule names a tensor that the model does not have.
+    #[error("{origin}: the model has no tensor {tensor:?}")]
+    RuleWithoutTensor {
+        /// Where the rule was given.
+        origin: String,
+        /// The name.
+        tensor: String,
+    },
+    /// A tensor cannot have the type that a rule gives it.
+    #[error("{origin}: tensor {tensor:?} cannot become {tensor_type}: {problem}")]
+    Rule {
+        /// Where the rule was given.
+        origin: String,
+        /// The tensor.
+        tensor: String,
+        /// The rule's type.
+        tensor_type: TensorType,
+        /// Why not.
+        problem: String,
+    },
+    /// A pattern takes too long to be looked for.
+    #[error("{origin}: looking for it in {tensor:?} fails: {problem}")]
+    RulePattern {
+        /// Where the rule was given.
+        origin: String,
+        /// The tensor's name.
+        tensor: String,
+        /// What the engine says.
+        problem: String,
     },
     /// The source is quantized and quantizing it again was not allowed.
     #[error(

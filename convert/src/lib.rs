@@ -12,28 +12,34 @@ mod arch;
 mod checklist;
 mod demands;
 mod error;
+mod imatrix;
 mod json;
 mod lora;
 mod naming;
 mod overrides;
 mod plan;
 mod readers;
+mod recipe;
 mod source;
 mod tokenizer;
+mod type_rules;
 mod weights;
 mod write;
 
 pub use checklist::{has_checksums, verify_checksums};
 pub use demands::UnmetDemand;
 pub use error::Error;
+pub use imatrix::{Entry, EntryStatistics, Imatrix, ImatrixError, ImatrixFormat};
 pub use llq_gguf::{Endian, Overwrite, Split};
 pub use lora::{LoraAdapter, LoraError};
 pub use naming::file_name;
 pub use overrides::Overrides;
 pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, open, open_with};
+pub use recipe::{TypeRecipe, TypeTable};
 pub use source::{Note, Source, SourceKind};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
+pub use type_rules::{Tensors, TypeRule, TypeRuleError, TypeRules, parse_tensor_type};
 pub use weights::{
     ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,

@@ -1,15 +1,15 @@
 //! What will be written: decided in full before the first byte.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use llq_gguf::{Endian, Metadata, ModelLayout, Split, TensorSpec, TensorType, Value};
 use llq_quant::{
     format,
-    mix::{Assignment, Fallback, Mix, ModelShape, Recipe, assign},
+    mix::{Assignment, Fallback, Guidance, Mix, ModelShape, Recipe, assign},
 };
 
 use crate::{
-    Error, Note, Source, SourceKind,
+    Error, Imatrix, Note, Source, SourceKind, TypeRules,
     demands::{self, UnmetDemand},
     error::Result,
     source::{columns, row_bytes, rows},
@@ -50,10 +50,14 @@ pub enum OnOverflow {
 }
 
 /// What a user asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
     /// The tensor types.
     pub output: Output,
+    /// Types of single tensors in place of those.
+    pub rules: TypeRules,
+    /// What the encoders of block formats are guided by.
+    pub imatrix: Option<Arc<Imatrix>>,
     /// What to do with a quantized source.
     pub requantize: Requantize,
     /// The context length to write in place of the source's.
@@ -79,6 +83,8 @@ pub struct TensorPlan {
     pub to: TensorType,
     /// Set where the shape forbids the type the mix wanted.
     pub fallback: Option<Fallback>,
+    /// What the encoder is guided by.
+    pub guidance: Guidance,
 }
 
 /// The output: metadata, and every tensor's type, size and place. Tensors have the order of the
@@ -105,8 +111,12 @@ impl Plan {
             return Err(Error::NoTensors { path: source.path().to_path_buf() });
         }
         let mut notes = Vec::new();
+        let guidance = match request.imatrix {
+            Some(_) => Guidance::Importance,
+            None => Guidance::Unguided,
+        };
         let recipe = match (request.output, source.kind()) {
-            (Output::Recipe(recipe), _) => Some(recipe),
+            (Output::Recipe(recipe), _) => Some(Recipe { guidance, ..recipe }),
             (Output::Auto, SourceKind::Gguf) => None,
             (Output::Auto, SourceKind::Published) if is_adapter(source) => {
                 notes.push(Note("the output is F32, as is usual for adapters".to_owned()));
@@ -121,14 +131,18 @@ impl Plan {
             let (path, mix) = (source.path().to_path_buf(), recipe.mix.name());
             return Err(Error::QuantizedAdapter { path, mix });
         }
-        let tensors = tensor_plans(recipe, source.metadata(), specs);
+        let mut tensors =
+            tensor_plans(recipe, &request.rules, source.metadata(), specs, &mut notes)?;
+        if let Some(imatrix) = &request.imatrix {
+            guide(imatrix, &mut tensors, &mut notes)?;
+        }
         if request.output == Output::Auto {
             say_narrowed(source, &tensors, &mut notes);
         }
         for tensor in &tensors {
             tensor.check(request)?;
         }
-        let metadata = output_metadata(source.metadata(), recipe, request.context_length);
+        let metadata = output_metadata(source.metadata(), recipe, request);
         let layout = lay_out(&metadata, &tensors, request)?;
         let unmet = demands::unmet(&metadata, demands::tensors(layout.tensors()));
         if let (SourceKind::Published, Some(demand)) = (source.kind(), unmet.first()) {
@@ -140,7 +154,7 @@ impl Plan {
         // Planning the layout has shown that sizes like these do not overflow.
         let source_bytes = specs.iter().map(|spec| row_bytes(spec).saturating_mul(rows(spec)));
         let source_bytes = source_bytes.fold(0, u64::saturating_add);
-        let request = *request;
+        let request = request.clone();
         Ok(Plan { recipe, request, layout, tensors, source_bytes, unmet, notes })
     }
 
@@ -172,7 +186,19 @@ impl Plan {
 
     /// The metadata that will be written, where `source` is what was planned for.
     pub fn metadata(&self, source: &dyn Source) -> Metadata {
-        output_metadata(source.metadata(), self.recipe, self.request.context_length)
+        output_metadata(source.metadata(), self.recipe, &self.request)
+    }
+
+    /// What the columns of a tensor's row count for its encoder, where that is guided.
+    pub(crate) fn importance(&self, tensor: usize, row: u64) -> Option<&[f32]> {
+        let TensorPlan { name, shape, guidance, .. } = &self.tensors[tensor];
+        let entry = self.request.imatrix.as_ref()?.entry(name)?;
+        match (guidance, &shape[..]) {
+            (Guidance::Importance, [cols, rows, ..]) => {
+                entry.channels(*cols as usize, (row / rows) as usize)
+            }
+            _ => None,
+        }
     }
 
     /// The files that will be written.
@@ -226,6 +252,7 @@ impl TensorPlan {
             from: spec.tensor_type,
             to: assignment.tensor_type,
             fallback: assignment.fallback,
+            guidance: Guidance::Unguided,
         }
     }
 
@@ -233,7 +260,7 @@ impl TensorPlan {
         Assignment { tensor_type: spec.tensor_type, fallback: None }
     }
 
-    fn spec(&self) -> TensorSpec {
+    pub(crate) fn spec(&self) -> TensorSpec {
         TensorSpec { name: self.name.clone(), shape: self.shape.clone(), tensor_type: self.to }
     }
 
@@ -261,14 +288,53 @@ impl TensorPlan {
 
 fn tensor_plans(
     recipe: Option<Recipe>,
+    rules: &TypeRules,
     metadata: &Metadata,
     specs: &[TensorSpec],
-) -> Vec<TensorPlan> {
-    let assigned = match recipe {
-        Some(recipe) => assign(&recipe, &ModelShape::of(metadata, specs), specs),
+    notes: &mut Vec<Note>,
+) -> Result<Vec<TensorPlan>> {
+    let shape = ModelShape::of(metadata, specs);
+    let mut assigned = match recipe {
+        Some(recipe) => assign(&recipe, &shape, specs),
         None => specs.iter().map(TensorPlan::own_type).collect(),
     };
-    specs.iter().zip(assigned).map(TensorPlan::new).collect()
+    rules.apply(shape.head, specs, &mut assigned, notes)?;
+    Ok(specs.iter().zip(assigned).map(TensorPlan::new).collect())
+}
+
+/// Has those tensors guided whose encoders can be and that the importance matrix knows; tells of
+/// the others.
+fn guide(imatrix: &Imatrix, tensors: &mut [TensorPlan], notes: &mut Vec<Note>) -> Result<()> {
+    let mut unknown: Vec<&str> = Vec::new();
+    let mut known = false;
+    for tensor in tensors {
+        known |= imatrix.entry(&tensor.name).is_some();
+        if tensor.from == tensor.to || is_plain(tensor.to) {
+            continue;
+        }
+        let is_of_tokens = ["token_embd.weight", "output.weight"].contains(&tensor.name.as_str());
+        match imatrix.check(&tensor.name, &tensor.shape) {
+            Ok(guidance @ Guidance::Importance) => tensor.guidance = guidance,
+            // The field's files have these two only where they were asked for.
+            Ok(Guidance::Unguided) if is_of_tokens => {}
+            Ok(Guidance::Unguided) => unknown.push(&tensor.name),
+            Err(Error::Imatrix { problem, .. }) if tensor.name == "token_embd.weight" => {
+                notes.push(Note(format!("{problem}; it is encoded without importance")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !known {
+        return Err(imatrix.of_another_model());
+    }
+    if let [first, ..] = unknown[..] {
+        let (count, name) = (unknown.len(), imatrix.name());
+        let tensors = if count == 1 { "tensor is" } else { "tensors are" };
+        notes.push(Note(format!(
+            "{count} {tensors} encoded without importance, as {name} does not know them: {first} first"
+        )));
+    }
+    Ok(())
 }
 
 fn lay_out(metadata: &Metadata, tensors: &[TensorPlan], request: &Request) -> Result<ModelLayout> {
@@ -322,11 +388,7 @@ fn say_narrowed(source: &dyn Source, tensors: &[TensorPlan], notes: &mut Vec<Not
 /// The source's metadata with what the plan decides in place of the source's, so that a model
 /// converted directly has the same bytes as one converted and then quantized. Without a recipe the
 /// types stay as the source says they are.
-fn output_metadata(
-    source: &Metadata,
-    recipe: Option<Recipe>,
-    context_length: Option<u32>,
-) -> Metadata {
+fn output_metadata(source: &Metadata, recipe: Option<Recipe>, request: &Request) -> Metadata {
     let architecture = source.string("general.architecture").unwrap_or_default();
     let mut decided = Vec::new();
     if let Some(Recipe { mix, .. }) = recipe {
@@ -334,7 +396,8 @@ fn output_metadata(
         decided.push(("general.quantization_version".to_owned(), Value::U32(2)));
     }
     let context_key = format!("{architecture}.context_length");
-    decided.extend(context_length.map(|length| (context_key, Value::U32(length))));
+    decided.extend(request.context_length.map(|length| (context_key, Value::U32(length))));
+    decided.extend(request.imatrix.iter().flat_map(|imatrix| imatrix.quantize_keys()));
 
     let mut metadata = Metadata::default();
     for (key, value) in source.iter().filter(|(key, _)| !key.starts_with("split.")) {

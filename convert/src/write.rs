@@ -119,7 +119,7 @@ impl Pipeline<'_> {
     fn convert_rows(&self, job: &Job, scratch: &mut Scratch) -> Result<()> {
         let Pipeline { source, plan, ref writer, progress, .. } = *self;
         let tensor = &plan.tensors()[job.tensor];
-        let (bytes, census) = job.convert(source, tensor, plan.request().endian, scratch)?;
+        let (bytes, census) = job.convert(source, plan, scratch)?;
         if !overflow::is_allowed(tensor, &census, plan.request().on_overflow) {
             return Err(Error::Overflow { tensors: Vec::new() });
         }
@@ -170,7 +170,7 @@ impl Pipeline<'_> {
             |index, _| kept.binary_search(&index).is_ok(),
             |job, scratch| {
                 let tensor = &plan.tensors()[job.tensor];
-                let (bytes, _) = job.convert(source, tensor, plan.request().endian, scratch)?;
+                let (bytes, _) = job.convert(source, &plan, scratch)?;
                 writer.write_at(job.tensor, job.offset(tensor), bytes)?;
                 progress.advance(0);
                 Ok(())

@@ -138,6 +138,14 @@ pub enum Error {
         /// Index of the window.
         window: usize,
     },
+    /// A matrix is multiplied by NaN or infinity.
+    #[error("tensor {tensor}: column {column} of what it is multiplied by is not a finite number")]
+    InputNotFinite {
+        /// The matrix.
+        tensor: String,
+        /// The first such column.
+        column: usize,
+    },
 }
 
 /// What this crate's functions return.

@@ -22,6 +22,6 @@ pub struct Running {
     pub done: usize,
     /// Windows in all.
     pub windows: usize,
-    /// Perplexity over the windows finished so far.
-    pub perplexity: f64,
+    /// Perplexity over the windows finished so far, where something is predicted.
+    pub perplexity: Option<f64>,
 }

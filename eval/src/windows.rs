@@ -81,23 +81,41 @@ impl<'c> Windows<'c> {
         progress: &dyn Progress,
         mut score: impl FnMut(usize, &[Window]) -> Vec<TokenScore> + Send,
     ) -> Result<Vec<TokenScore>> {
-        progress.start(self.count, self.context);
-        let mut tally = Tally { done: 0, nll: 0.0, tokens: 0 };
+        let mut tally = Tally { nll: 0.0, tokens: 0 };
         let mut scores = Vec::new();
+        self.for_each_pass(progress, |pass, windows| {
+            let scored = windows[0].scored().len();
+            scores.extend(score(pass.start, windows));
+            pass.map(|window| {
+                let own = &scores[window * scored..][..scored];
+                match own.iter().all(TokenScore::is_finite) {
+                    true => Ok(Some(tally.add(own))),
+                    false => Err(Error::NotFinite { window }),
+                }
+            })
+            .collect()
+        })?;
+        Ok(scores)
+    }
+
+    /// Hands the windows to `work` in passes, with their indices, in the order of the text. It gives
+    /// for each window the perplexity so far, if it knows one.
+    pub(crate) fn for_each_pass(
+        &self,
+        progress: &dyn Progress,
+        mut work: impl FnMut(Range<usize>, &[Window]) -> Result<Vec<Option<f64>>> + Send,
+    ) -> Result<()> {
+        progress.start(self.count, self.context);
+        let mut done = 0;
         for pass in self.passes() {
             let windows: Vec<Window> = pass.clone().map(|index| self.window(index)).collect();
-            let scored = windows[0].scored().len();
             // On a thread of the pool, so that the many small steps need no waking of one.
-            scores.extend(rayon::scope(|_| score(pass.start, &windows)));
-            for window in pass {
-                let own = &scores[window * scored..][..scored];
-                if !own.iter().all(TokenScore::is_finite) {
-                    return Err(Error::NotFinite { window });
-                }
-                progress.window(tally.add(own, self.count));
+            for perplexity in rayon::scope(|_| work(pass, &windows))? {
+                done += 1;
+                progress.window(Running { done, windows: self.count, perplexity });
             }
         }
-        Ok(scores)
+        Ok(())
     }
 
     fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -119,6 +137,11 @@ impl Window {
         self.tokens.len() / 2
     }
 
+    /// All tokens.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// What a model has to see: the last token is only ever predicted.
     pub(crate) fn inputs(&self) -> &[u32] {
         &self.tokens[..self.tokens.len() - 1]
@@ -137,17 +160,16 @@ impl Window {
 
 /// The running figures.
 struct Tally {
-    done: usize,
     nll: f64,
     tokens: usize,
 }
 
 impl Tally {
-    fn add(&mut self, scores: &[TokenScore], windows: usize) -> Running {
-        self.done += 1;
+    /// The perplexity so far.
+    fn add(&mut self, scores: &[TokenScore]) -> f64 {
         self.tokens += scores.len();
         self.nll += statistics::total_nll(scores);
-        Running { done: self.done, windows, perplexity: (self.nll / self.tokens as f64).exp() }
+        (self.nll / self.tokens as f64).exp()
     }
 }
 

@@ -64,7 +64,7 @@ impl Progress for Heard {
     fn start(&self, _windows: usize, _context: usize) {}
 
     fn window(&self, running: Running) {
-        self.0.lock().unwrap().push(running.perplexity);
+        self.0.lock().unwrap().push(running.perplexity.unwrap());
     }
 }
 

@@ -249,6 +249,22 @@ impl SealedFile {
     }
 }
 
+/// Writes a small file of any kind that only gets its name when it is complete and on the disk.
+///
+/// # Errors
+///
+/// Where the target exists and may not be replaced or is no regular file, and where the system
+/// refuses; then nothing is left, but for the complete file where only its folder cannot be synced.
+pub fn write_whole(target: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
+    check_target(target, overwrite)?;
+    let failed = |source| Error::Io { path: target.to_owned(), source };
+    let file = create_temporary(folder(target)).map_err(failed)?;
+    write_all_at(file.as_file(), bytes, 0).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    persist(file, target, overwrite)?;
+    sync_name(target)
+}
+
 /// Makes the name of a file survive a crash, and the names of all files beside it.
 pub(crate) fn sync_name(target: &Path) -> Result<()> {
     sync_folder(folder(target)).map_err(|source| Error::Io { path: target.to_owned(), source })

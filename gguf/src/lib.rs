@@ -53,7 +53,7 @@ pub mod zip;
 
 pub use disk::free_bytes;
 pub use error::Error;
-pub use file_writer::{FileWriter, Overwrite, SealedFile};
+pub use file_writer::{FileWriter, Overwrite, SealedFile, write_whole};
 pub use forward_file::ForwardFile;
 pub use header::{Endian, Header, TensorInfo};
 pub use layout::{Layout, TensorSpec};

@@ -182,6 +182,15 @@ impl Activations {
         self.cols
     }
 
+    /// The values of each [`PART_TOKENS`](Self::PART_TOKENS) tokens, column after column. In the
+    /// last tile, places behind the last token have unspecified values.
+    ///
+    /// # Panics
+    /// In [`Mode::Fast`], where the activations were made for block formats only.
+    pub fn tiles(&self) -> impl ExactSizeIterator<Item = &[[f32; Self::PART_TOKENS]]> {
+        (0..self.tokens.div_ceil(TILE_TOKENS)).map(|tile| self.tile(tile))
+    }
+
     /// Whether products by block formats use 8-bit activations.
     pub(crate) fn is_quantized(&self) -> bool {
         self.forms != Forms::Plain

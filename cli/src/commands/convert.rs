@@ -14,6 +14,7 @@ use crate::{
     output::Output,
     progress::{Progress, Unit},
     target::Place,
+    type_args::{RecipeArgs, TypeArgs},
 };
 
 const EXAMPLES: &str = "\
@@ -57,6 +58,12 @@ pub(crate) struct Args {
     purity: PurityArgs,
 
     #[command(flatten)]
+    types: TypeArgs,
+
+    #[command(flatten)]
+    recipe: RecipeArgs,
+
+    #[command(flatten)]
     lora: LoraArgs,
 
     /// For an adapter: the folder of its model, of which only config.json is read
@@ -96,7 +103,15 @@ enum OutType {
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     check_files(args, output)?;
-    let request = Request { context_length: args.ctx, ..args.form.request(types(args)) };
+    let recipe = args.recipe.read()?;
+    let mut rules = args.types.rules();
+    rules.extend(recipe.rules);
+    let request = Request {
+        context_length: args.ctx,
+        rules,
+        imatrix: args.types.read_imatrix(output)?,
+        ..args.form.request(types(args, recipe.mix))
+    };
     let open = OpenOptions {
         pre: args.pre,
         context_length: args.ctx,
@@ -106,8 +121,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
         base: args.base.clone(),
         overrides: args.metadata.overrides()?,
     };
-    let (input, target, metadata) = (&args.checkpoint, &args.target, args.metadata.file());
-    produce::run(Job { input, target, open, request, metadata }, output)
+    let files = [args.metadata.file(), args.types.file(), args.recipe.file()];
+    let files = files.into_iter().flatten().collect();
+    let write_recipe = args.recipe.write_recipe.as_deref();
+    let (input, target) = (&args.checkpoint, &args.target);
+    produce::run(Job { input, target, open, request, files, write_recipe }, output)
         .map_err(|error| with_hint(error, args))
 }
 
@@ -168,9 +186,9 @@ fn parse_epsilon(text: &str) -> Result<f32, String> {
     is_small.then_some(epsilon).ok_or_else(|| "expected a number between 0 and 1".to_owned())
 }
 
-fn types(args: &Args) -> Types {
+fn types(args: &Args, of_recipe: Option<Mix>) -> Types {
     let mix = args.mix.or(match args.outtype {
-        OutType::Auto => None,
+        OutType::Auto => of_recipe,
         OutType::F32 => Some(Mix::F32),
         OutType::F16 => Some(Mix::F16),
         OutType::Bf16 => Some(Mix::BF16),

@@ -7,7 +7,7 @@ use llq_eval::{Corpus, Llama, Options, Tokenizer};
 use llq_gguf::{Model, Strings};
 
 use crate::{
-    args::EvalArgs,
+    args::TextArgs,
     corpus::Text,
     failure::Refusal,
     figures::Count,
@@ -17,7 +17,7 @@ use crate::{
 
 /// Opens the corpus and reads what will probably be needed: what is wrong with it is told before
 /// any work.
-pub(super) fn open(args: &EvalArgs, output: &Output) -> anyhow::Result<Text> {
+pub(super) fn open(args: &TextArgs, output: &Output) -> anyhow::Result<Text> {
     /// More than tokens have on average in any language.
     const BYTES_PER_TOKEN: usize = 8;
     let mut text = Text::open(&args.corpus, &args.field, output)?;
@@ -129,7 +129,9 @@ impl llq_eval::Progress for Evaluating<'_> {
 
     fn window(&self, running: llq_eval::Running) {
         if let Some((progress, context)) = self.started.get() {
-            progress.tell(format!("perplexity {:.4}", running.perplexity));
+            if let Some(perplexity) = running.perplexity {
+                progress.tell(format!("perplexity {perplexity:.4}"));
+            }
             progress.advance(*context);
         }
     }

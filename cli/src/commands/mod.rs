@@ -4,6 +4,7 @@ mod bench;
 mod convert;
 mod cpu;
 mod formats;
+mod imatrix;
 mod inspect;
 mod perplexity;
 mod quantize;
@@ -26,6 +27,7 @@ pub(crate) enum Command {
     Convert(convert::Args),
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
+    Imatrix(imatrix::Args),
     Sweep(sweep::Args),
     Inspect(inspect::Args),
     Formats(formats::Args),
@@ -40,6 +42,7 @@ impl Command {
             Command::Convert(args) => convert::run(args, output)?,
             Command::Quantize(args) => quantize::run(args, output)?,
             Command::Perplexity(args) => perplexity::run(args, output)?,
+            Command::Imatrix(args) => imatrix::run(args, output)?,
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Inspect(args) => inspect::run(args, output)?,
             Command::Formats(args) => formats::run(args, output)?,

@@ -53,9 +53,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let llama = load(&model)?;
     let base_model = args.against.as_deref().map(open).transpose()?;
     let base = base_model.as_ref().map(load).transpose()?;
-    let mut text = corpus::open(&args.eval, output)?;
+    let mut text = corpus::open(&args.eval.text, output)?;
     let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
-    corpus::check_length(&args.eval.corpus, &corpus, &options)?;
+    corpus::check_length(&args.eval.text.corpus, &corpus, &options)?;
     if let Some(base) = &base_model {
         corpus::check_same_tokens(&model, base, &corpus)?;
     }
@@ -101,7 +101,7 @@ impl<'a> Measured<'a> {
     fn new(args: &Args, report: &'a Report) -> Measured<'a> {
         Measured {
             model: args.model.display().to_string(),
-            corpus: args.eval.corpus.display().to_string(),
+            corpus: args.eval.text.corpus.display().to_string(),
             against: args.against.as_ref().map(|path| path.display().to_string()),
             report,
         }

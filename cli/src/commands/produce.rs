@@ -8,7 +8,7 @@ use std::{
 
 use llq_convert::{
     Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, Split, Withdrawn,
+    Requantize, Request, Source, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
@@ -49,8 +49,10 @@ pub(super) struct Job<'a> {
     pub(super) target: &'a TargetArgs,
     pub(super) open: OpenOptions,
     pub(super) request: Request,
-    /// A file of metadata, which is read too.
-    pub(super) metadata: Option<&'a Path>,
+    /// Files of metadata, types and importance, which are read too.
+    pub(super) files: Vec<&'a Path>,
+    /// Where the types of all tensors are written to.
+    pub(super) write_recipe: Option<&'a Path>,
 }
 
 impl Job<'_> {
@@ -61,7 +63,7 @@ impl Job<'_> {
             .into_iter()
             .chain(adapters)
             .chain(self.open.base.as_deref())
-            .chain(self.metadata)
+            .chain(self.files.iter().copied())
     }
 }
 
@@ -102,6 +104,9 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         output.note(&format_args!("{subject} {}", Escaped(&first.display().to_string())));
     }
     say_notes(&*source, &plan, output);
+    if let (Some(recipe), Some(table)) = (job.write_recipe, TypeTable::of(&plan)) {
+        write_recipe(&table, recipe, &job, &paths)?;
+    }
     if job.target.run() == Run::Dry {
         return output.result(&DryRun::of(&*source, &plan, &paths));
     }
@@ -124,6 +129,24 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         Form::Json => output.json(&made),
         Form::Text => Ok(()),
     }
+}
+
+/// Writes the types to a file that is none of those read or written.
+fn write_recipe(
+    table: &TypeTable,
+    path: &Path,
+    job: &Job<'_>,
+    outputs: &[PathBuf],
+) -> anyhow::Result<()> {
+    let overwrite = job.target.overwrite();
+    for input in job.inputs() {
+        Target::check(path, overwrite, input)?;
+    }
+    if outputs.iter().any(|output| output == path) {
+        let shown = path.display();
+        return Err(Refusal::new(format!("{shown} is to be the recipe and the model")).into());
+    }
+    Ok(table.write(path, overwrite)?)
 }
 
 /// Decides what `request` makes of `source`; what stands against it names the source.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use llq_convert::{OpenOptions, Output as Types};
+use llq_convert::{OpenOptions, Output as Types, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
@@ -10,12 +10,15 @@ use crate::{
     args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
+    type_args::{RecipeArgs, TypeArgs},
 };
 
 const EXAMPLES: &str = "\
 Examples:
   llq quantize model.gguf -o model-q4_k_m.gguf --type q4_k
-  llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run";
+  llq quantize model.gguf -o model-q8_0.gguf --type q8_0 --dry-run
+  llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --imatrix imatrix.gguf
+  llq quantize model.gguf -o mixed.gguf --type q4_k_s --tensor-type 'attn_v|ffn_down=q6_k'";
 
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
@@ -27,12 +30,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     target: TargetArgs,
 
-    /// Quantize to this type
+    /// Quantize to this type; a recipe may say it instead
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
-    mix: Mix,
+    #[arg(required_unless_present = "recipe")]
+    mix: Option<Mix>,
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    types: TypeArgs,
+
+    #[command(flatten)]
+    recipe: RecipeArgs,
 
     #[command(flatten)]
     form: FormArgs,
@@ -46,20 +56,36 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     if args.model.is_dir() {
         return Err(a_folder_is_no_model(args).into());
     }
-    let recipe =
-        Recipe { mix: args.mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
-    let request = args.form.request(Types::Recipe(recipe));
+    let types = args.recipe.read()?;
+    let mix = args.mix.or(types.mix).ok_or_else(no_type)?;
+    let recipe = Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
+    let mut rules = args.types.rules();
+    rules.extend(types.rules);
+    let request = Request {
+        rules,
+        imatrix: args.types.read_imatrix(output)?,
+        ..args.form.request(Types::Recipe(recipe))
+    };
     let open = OpenOptions {
         withdrawn: withdrawn(&request),
         overrides: args.metadata.overrides()?,
         ..OpenOptions::default()
     };
-    let (input, target, metadata) = (&args.model, &args.target, args.metadata.file());
-    produce::run(Job { input, target, open, request, metadata }, output)
+    let files = [args.metadata.file(), args.types.file(), args.recipe.file()];
+    let files = files.into_iter().flatten().collect();
+    let write_recipe = args.recipe.write_recipe.as_deref();
+    let (input, target) = (&args.model, &args.target);
+    produce::run(Job { input, target, open, request, files, write_recipe }, output)
+}
+
+fn no_type() -> Refusal {
+    Refusal::new("the recipe has no type for the tensors that it does not name")
+        .hint("add type = \"q4_k_m\" as its first line, or give --type")
 }
 
 fn a_folder_is_no_model(args: &Args) -> Refusal {
     let (path, target) = (args.model.display(), args.target.output.display());
+    let mix = args.mix.map_or("TYPE".to_owned(), |mix| mix.name().to_lowercase());
     Refusal::new(format!("{path} is a folder; llq quantize reads a GGUF file"))
-        .hint(format!("llq convert {path} -o {target} --type {}", args.mix.name().to_lowercase()))
+        .hint(format!("llq convert {path} -o {target} --type {mix}"))
 }

@@ -5,8 +5,8 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 8] =
-    ["convert", "quantize", "perplexity", "sweep", "inspect", "formats", "cpu", "bench"];
+const COMMANDS: [&str; 9] =
+    ["convert", "quantize", "perplexity", "imatrix", "sweep", "inspect", "formats", "cpu", "bench"];
 
 #[test]
 fn command_line_page_is_fresh() {

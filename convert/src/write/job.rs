@@ -9,7 +9,7 @@ use super::{
     overflow::{self, first_that_rounds_to_infinity},
     tally::Census,
 };
-use crate::{Error, Source, TensorPlan, error::Result};
+use crate::{Error, Plan, Source, TensorPlan, error::Result};
 
 /// Rows of one tensor that are converted together.
 #[derive(Clone, Debug)]
@@ -110,10 +110,10 @@ impl Job {
     pub(super) fn convert<'a>(
         &self,
         source: &dyn Source,
-        tensor: &TensorPlan,
-        endian: Endian,
+        plan: &Plan,
         scratch: &'a mut Scratch,
     ) -> Result<(&'a [u8], Census)> {
+        let (tensor, endian) = (&plan.tensors()[self.tensor], plan.request().endian);
         self.read(source, tensor, scratch)?;
         if tensor.from == tensor.to {
             let census = self.check_copied(tensor, &scratch.source)?;
@@ -125,7 +125,7 @@ impl Job {
         let mut encoded = &mut output[..];
         for (rows, bytes) in self.strips(tensor, source) {
             let out = encoded.split_off_mut(..row_bytes(tensor, tensor.to) * rows.row_count());
-            census.add(&rows.encode(tensor, bytes, strip, out.unwrap_or_default())?);
+            census.add(&rows.encode(plan, bytes, strip, out.unwrap_or_default())?);
         }
         Ok((in_order(output, tensor, endian), census))
     }
@@ -173,11 +173,12 @@ impl Job {
     /// Encodes the rows, whose bytes in the source these are, into `out`.
     fn encode(
         &self,
-        tensor: &TensorPlan,
+        plan: &Plan,
         bytes: &[u8],
         strip: &mut Strip,
         out: &mut [u8],
     ) -> Result<Census> {
+        let tensor = &plan.tensors()[self.tensor];
         let to = known(tensor, tensor.to)?;
         self.decode(tensor, bytes, strip)?;
         let row_bytes = row_bytes(tensor, tensor.to);
@@ -188,9 +189,10 @@ impl Job {
                 *weight = weight.clamp(-limit, limit);
             }
         }
-        let rows = strip.weights.chunks_exact(columns(tensor));
-        for (row, out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
-            to.encode_row(row, None, out).map_err(self.row_error(tensor))?;
+        let rows = self.rows.clone().zip(strip.weights.chunks_exact(columns(tensor)));
+        for ((index, row), out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
+            let importance = plan.importance(self.tensor, index);
+            to.encode_row(row, importance, out).map_err(self.row_error(tensor))?;
         }
         Ok(census)
     }

@@ -9,7 +9,7 @@ use llq_quant::{
 };
 use rayon::prelude::*;
 
-use super::{Block, Llama, attention, slices::Slices, weights::Linear};
+use super::{Block, Input, Llama, Observer, attention, slices::Slices, weights::Linear};
 use crate::{pool::Pool, windows::Window};
 
 /// Rows of a matrix that are a task at the most: the activations then pass over what stays in cache.
@@ -94,19 +94,34 @@ impl<'a> Body<'a> {
         let scored = windows.first().map_or(0..0, Window::scored);
         let all = Tokens { windows: windows.len(), positions: 0..scored.end };
         let scored = Tokens { windows: windows.len(), positions: scored };
-        self.embed(windows, work);
-        if let Some((last, others)) = self.llama.blocks.split_last() {
-            for block in others {
-                self.block(block, &all, &all, work);
-            }
-            self.block(last, &all, &scored, work);
+        self.embed(windows.iter().flat_map(Window::inputs), work);
+        let last = self.llama.blocks.len().saturating_sub(1);
+        for index in 0..self.llama.blocks.len() {
+            let updated = if index == last { &scored } else { &all };
+            self.block(index, &all, updated, work, &mut ());
         }
         self.output_norm(work)
     }
 
-    fn embed(&self, windows: &[Window], work: &mut Workspace) {
+    /// Runs over all tokens of the windows, which are of one length, and shows `observer` what every
+    /// matrix of the blocks is multiplied by. The final hidden states are those of all tokens.
+    pub(crate) fn observe(
+        &self,
+        windows: &[Window],
+        work: &mut Workspace,
+        observer: &mut impl Observer,
+    ) -> Vec<f32> {
+        let context = windows.first().map_or(0, |window| window.tokens().len());
+        let all = Tokens { windows: windows.len(), positions: 0..context };
+        self.embed(windows.iter().flat_map(Window::tokens), work);
+        for index in 0..self.llama.blocks.len() {
+            self.block(index, &all, &all, work, observer);
+        }
+        self.output_norm(work)
+    }
+
+    fn embed<'t>(&self, tokens: impl Iterator<Item = &'t u32> + Clone, work: &mut Workspace) {
         let embedding = &self.llama.embedding;
-        let tokens = windows.iter().flat_map(Window::inputs);
         work.stream.resize(tokens.clone().count() * embedding.cols(), 0.0);
         for (&token, row) in tokens.zip(work.stream.chunks_exact_mut(embedding.cols())) {
             embedding.decode_row(token as usize, row);
@@ -116,16 +131,30 @@ impl<'a> Body<'a> {
 
     /// Runs one block over the residual stream, which has the tokens `seen` before and `updated`
     /// after it: the others only serve as keys and values.
-    fn block(&self, block: &Block<'_>, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
+    fn block(
+        &self,
+        index: usize,
+        seen: &Tokens,
+        updated: &Tokens,
+        work: &mut Workspace,
+        observer: &mut impl Observer,
+    ) {
+        let block = &self.llama.blocks[index];
         self.norm(&block.attention_norm, &[&block.key, &block.value, &block.query], work);
+        observer.input(index, Input::Attention, &work.activations);
         self.keys_and_values(block, seen, work);
         if updated != seen {
             keep_tokens(seen, updated, &mut work.stream);
             self.norm(&block.attention_norm, &[&block.query], work);
         }
         self.attend(block, seen, updated, work);
+        observer.input(index, Input::AttentionOutput, &work.activations);
+        self.linear_to_change(&block.attention_output, work);
         self.norm(&block.feed_forward_norm, &[&block.gate, &block.up], work);
+        observer.input(index, Input::FeedForward, &work.activations);
         self.feed_forward(block, work);
+        observer.input(index, Input::FeedForwardDown, &work.activations);
+        self.linear_to_change(&block.down, work);
     }
 
     fn keys_and_values(&self, block: &Block<'_>, seen: &Tokens, work: &mut Workspace) {
@@ -138,7 +167,7 @@ impl<'a> Body<'a> {
         );
     }
 
-    /// What attention adds to the stream, to `work.change`.
+    /// What the heads mix, as the activations of the attention's output.
     fn attend(&self, block: &Block<'_>, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
         let sizes = &self.llama.hyperparameters;
         let scale = 1.0 / (sizes.key_length as f32).sqrt();
@@ -157,15 +186,13 @@ impl<'a> Body<'a> {
             updated: updated.positions.len(),
         };
         heads.mix(self.kernels, &mut work.mixed, &work.attention);
-        let Workspace { activations: x, mixed, change, own, .. } = work;
-        load(mixed, &block.attention_output, x, own);
-        self.linear(&block.attention_output, 1, x, change, own, |_, _| ());
+        load(&work.mixed, &block.attention_output, &mut work.activations, &work.own);
     }
 
-    /// What the feed-forward network adds to the stream, to `work.change`. The gate exists for the
-    /// rows of a task only.
+    /// What gate and up make, as the activations of down. The gate exists for the rows of a task
+    /// only.
     fn feed_forward(&self, block: &Block<'_>, work: &mut Workspace) {
-        let Workspace { activations: x, up, change, own, .. } = work;
+        let Workspace { activations: x, up, own, .. } = work;
         let rows = block.up.matrix.rows();
         up.reshape(x.tokens(), rows, task_rows(rows, 1));
         up.par_slices_mut().for_each(|(rows, up)| {
@@ -177,7 +204,12 @@ impl<'a> Body<'a> {
             });
         });
         load(up, &block.down, x, own);
-        self.linear(&block.down, 1, x, change, own, |_, _| ());
+    }
+
+    /// The product that is added to the stream, to `work.change`.
+    fn linear_to_change(&self, linear: &Linear<'_>, work: &mut Workspace) {
+        let Workspace { activations: x, change, own, .. } = work;
+        self.linear(linear, 1, x, change, own, |_, _| ());
     }
 
     /// Adds `work.change` to the stream, and makes its norm the activations of `consumers`.

@@ -3,6 +3,7 @@
 mod attention;
 mod body;
 mod hyperparameters;
+mod observer;
 mod rope;
 mod slices;
 mod weights;
@@ -12,6 +13,7 @@ use llq_quant::Matrix;
 
 pub(crate) use self::body::Body;
 pub use self::hyperparameters::Hyperparameters;
+pub(crate) use self::observer::{Input, Observer};
 use self::{
     rope::Rope,
     weights::{Linear, Tensors},
@@ -76,6 +78,11 @@ impl<'m> Llama<'m> {
     /// The matrix that turns a final hidden state into logits: one row per token.
     pub(crate) fn head(&self) -> &Matrix<'m> {
         self.output.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The name of [`head`](Self::head) in the file.
+    pub(crate) fn head_name(&self) -> &'static str {
+        if self.output.is_some() { "output.weight" } else { "token_embd.weight" }
     }
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 
 use llq_gguf::TensorType;
 
-pub use rules::{Assignment, Fallback, assign};
+pub use rules::{Assignment, Fallback, assign, fit, is_quantized};
 pub use shape::{Head, ModelShape};
 
 macro_rules! mixes {

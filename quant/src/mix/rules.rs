@@ -135,7 +135,7 @@ fn block_number(name: &str) -> Option<u64> {
 
 /// Whether a mix touches the tensor at all: matrices that are multiplied with, but not those that
 /// are small and delicate.
-fn is_quantized(tensor: &TensorSpec) -> bool {
+pub fn is_quantized(tensor: &TensorSpec) -> bool {
     const NEVER: &[&str] = &[
         "_norm.weight",
         "altup",
@@ -249,7 +249,7 @@ fn feed_forward_down(recipe: &Recipe, rank: Rank) -> TensorType {
 }
 
 /// The type nearest to `wanted` whose blocks fill rows of `cols` weights.
-fn fit(wanted: TensorType, cols: u64) -> Assignment {
+pub fn fit(wanted: TensorType, cols: u64) -> Assignment {
     use TensorType::{F16, Q2_K, Q3_K, Q4_0, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
     if wanted.row_bytes(cols).is_some() {
         return Assignment { tensor_type: wanted, fallback: None };

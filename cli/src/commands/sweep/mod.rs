@@ -4,6 +4,7 @@ mod folder;
 mod table;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -24,7 +25,9 @@ use super::{
 };
 use crate::{
     args::{EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
+    escape::Escaped,
     output::{Form, Output},
+    type_args::TypeArgs,
 };
 
 const EXAMPLES: &str = "\
@@ -53,6 +56,9 @@ pub(crate) struct Args {
     purity: PurityArgs,
 
     #[command(flatten)]
+    tensors: TypeArgs,
+
+    #[command(flatten)]
     lora: LoraArgs,
 
     #[command(flatten)]
@@ -66,11 +72,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     produce::refuse_adapter(&args.model)?;
-    let mut text = corpus::open(&args.eval, output)?;
+    let mut text = corpus::open(&args.eval.text, output)?;
     let folder = Folder::of(&args.model, args.keep.as_deref())?;
     let open = OpenOptions { lora: args.lora.adapters(), ..OpenOptions::default() };
     let source = llq_convert::open_with(&args.model, &open)?;
-    let plans = plans(args, &*source)?;
+    let plans = plans(args, &*source, output)?;
     folder.check(plans.iter().map(|(mix, _)| *mix))?;
 
     let started = Instant::now();
@@ -78,7 +84,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let llama = perplexity::load(&model)?;
     let options = args.eval.options();
     let corpus = corpus::tokenize(&mut text, &options, &model, output)?;
-    corpus::check_length(&args.eval.corpus, &corpus, &options)?;
+    corpus::check_length(&args.eval.text.corpus, &corpus, &options)?;
     corpus::note_long_windows(&llama, &options, output);
     let progress = Evaluating::new(output, "unquantized");
     let (report, recorded) = record(&llama, &corpus, &options, &progress)
@@ -93,19 +99,32 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     match output.form() {
         Form::Text => Ok(()),
-        Form::Json => output.json(&Swept::new(&args.model, &args.eval.corpus, &report, &table)),
+        Form::Json => {
+            output.json(&Swept::new(&args.model, &args.eval.text.corpus, &report, &table))
+        }
     }
 }
 
 /// What becomes of every type, decided before the first is made: a sweep of hours must not end
 /// half-way over something that could have been known.
-fn plans(args: &Args, source: &dyn Source) -> anyhow::Result<Vec<(Mix, Plan)>> {
+fn plans(args: &Args, source: &dyn Source, output: &Output) -> anyhow::Result<Vec<(Mix, Plan)>> {
+    let (rules, imatrix) = (args.tensors.rules(), args.tensors.read_imatrix(output)?);
+    let mut said = HashSet::new();
     mixes(&args.types)
         .into_iter()
         .map(|mix| {
             let recipe = Recipe { mix, purity: args.purity.purity(), guidance: Guidance::Unguided };
-            let request = Request { output: Types::Recipe(recipe), ..Request::default() };
-            Ok((mix, produce::plan(source, &request, REQUANTIZE_HINT)?))
+            let request = Request {
+                output: Types::Recipe(recipe),
+                rules: rules.clone(),
+                imatrix: imatrix.clone(),
+                ..Request::default()
+            };
+            let plan = produce::plan(source, &request, REQUANTIZE_HINT)?;
+            for note in plan.notes().iter().filter(|note| said.insert(note.0.clone())) {
+                output.note(&Escaped(&note.0));
+            }
+            Ok((mix, plan))
         })
         .collect()
 }
