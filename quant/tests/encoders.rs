@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 
 use llq_quant::{
-    Decoded, FORMATS, FormatInfo,
+    Decoded, Encoding, FORMATS, FormatInfo,
     kernels::{Isa, Kernels, available},
 };
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn encode_with(
     importance: Option<&[f32]>,
 ) -> Vec<u8> {
     let mut encoded = vec![0; format.tensor_type.row_bytes(row.len() as u64).unwrap() as usize];
-    format.encode_row_with(kernels, row, importance, &mut encoded).unwrap();
+    format.encode_row_with(kernels, row, Encoding::weighted(importance), &mut encoded).unwrap();
     format.validate(&encoded).unwrap_or_else(|e| panic!("{}: {e}", format.tensor_type));
     encoded
 }
@@ -48,7 +48,7 @@ fn encode_over(
 ) -> Vec<u8> {
     let bytes = format.tensor_type.row_bytes(row.len() as u64).unwrap() as usize;
     let mut encoded = vec![before; bytes];
-    format.encode_row(row, importance, &mut encoded).unwrap();
+    format.encode_row(row, Encoding::weighted(importance), &mut encoded).unwrap();
     format.validate(&encoded).unwrap_or_else(|e| panic!("{}: {e}", format.tensor_type));
     encoded
 }
@@ -278,7 +278,8 @@ fn every_instruction_set_writes_and_reads_the_same_bits() {
             for importance in [None, Some(importance.as_slice())] {
                 let run = |kernels: &Kernels| {
                     let (mut encoded, mut decoded) = (vec![0; bytes], vec![0.0; ROW]);
-                    format.encode_row_with(kernels, row, importance, &mut encoded).unwrap();
+                    let encoding = Encoding::weighted(importance);
+                    format.encode_row_with(kernels, row, encoding, &mut encoded).unwrap();
                     format.dequantize_with(kernels, &encoded, &mut decoded).unwrap();
                     (encoded, decoded.iter().map(|w| w.to_bits()).collect::<Vec<u32>>())
                 };

@@ -7,7 +7,7 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
     failure::Refusal,
     output::Output,
     type_args::{RecipeArgs, TypeArgs},
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     purity: PurityArgs,
 
     #[command(flatten)]
+    effort: EffortArgs,
+
+    #[command(flatten)]
     types: TypeArgs,
 
     #[command(flatten)]
@@ -64,6 +67,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let request = Request {
         rules,
         imatrix: args.types.read_imatrix(output)?,
+        effort: args.effort.effort(),
         ..args.form.request(Types::Recipe(recipe))
     };
     let open = OpenOptions {
