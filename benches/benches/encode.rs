@@ -3,8 +3,7 @@
 use criterion::Criterion;
 use llq_benches::{Case, ProcessorTime, bench, numbers, run};
 use llq_quant::{
-    Encoding,
-    FormatInfo,
+    Encoding, FormatInfo,
     kernels::{Isa, Kernels},
 };
 

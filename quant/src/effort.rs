@@ -5,7 +5,8 @@
 pub enum Effort {
     /// The legacy formats as the reference encodes them; the K-quants by a quick search.
     Fast,
-    /// Never a larger error than [`Fast`](Self::Fast): scales of the legacy formats are searched.
+    /// Scales of the legacy formats are searched too, for never a larger error than that of
+    /// [`Fast`](Self::Fast).
     #[default]
     Default,
     /// Never a larger error than [`Default`](Self::Default), in several times its time.

@@ -87,12 +87,7 @@ pub(crate) trait BlockFormat: 'static {
     fn decode<S: Simd>(simd: S, block: &Self::Block, out: &mut Decoded);
 
     /// Encodes a row of whole blocks so that the weighted squared error is small.
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [Self::Block],
-    );
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [Self::Block]);
 
     /// The smallest and the largest scale code, and so of minimum codes where there are minima; both
     /// 1 where scales have no codes.

@@ -7,10 +7,10 @@ use std::{fs, path::PathBuf};
 
 use half::bf16;
 use llq_quant::{Effort, Encoding, FORMATS, FormatInfo};
-
-const FAST: Encoding<'_> = Encoding { importance: None, effort: Effort::Fast };
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
+
+const FAST: Encoding<'_> = Encoding { importance: None, effort: Effort::Fast };
 
 fn data(folder: &str, name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder).join(name);

@@ -42,7 +42,10 @@ impl Layout {
 
     fn encode(&self, weight: f32) -> u16 {
         let mut bytes = [0; 2];
-        format(self.tensor_type).unwrap().encode_row(&[weight], Encoding::default(), &mut bytes).unwrap();
+        format(self.tensor_type)
+            .unwrap()
+            .encode_row(&[weight], Encoding::default(), &mut bytes)
+            .unwrap();
         u16::from_le_bytes(bytes)
     }
 }

@@ -8,7 +8,10 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{EffortArgs, FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{
+        EffortArgs, FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix,
+        types_help,
+    },
     escape::Escaped,
     failure::Refusal,
     output::Output,

@@ -7,7 +7,9 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{
+        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help,
+    },
     failure::Refusal,
     output::Output,
     type_args::{RecipeArgs, TypeArgs},

@@ -14,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -42,6 +42,7 @@ const SHAPE: Shape = Shape {
         trials: 16,
         shrink: 0.4,
     },
+    gain: Gain::Whole,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -75,12 +76,7 @@ weight = scale * scale_code * code - min * min_code
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ2_K],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ2_K]) {
         superblock::encode_affine::<S, 16>(
             simd,
             Row { weights: row, encoding, floor: FLOOR },

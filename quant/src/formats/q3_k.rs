@@ -14,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -43,6 +43,7 @@ const SHAPE: Shape = Shape {
         trials: 16,
         shrink: 0.4,
     },
+    gain: Gain::Whole,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -81,12 +82,7 @@ weight = scale * (scale_code - 32) * (code - 4)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ3_K],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ3_K]) {
         superblock::encode_symmetric::<S, 16>(
             simd,
             Row { weights: row, encoding, floor: FLOOR },

@@ -60,12 +60,7 @@ weight = scale * (code - 8)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ4_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ4_0]) {
         legacy::encode_symmetric::<8>(
             simd,
             row,

@@ -62,12 +62,7 @@ weight = scale * code + minimum
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ4_1],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ4_1]) {
         legacy::encode_affine::<15>(
             simd,
             row,

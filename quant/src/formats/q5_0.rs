@@ -64,12 +64,7 @@ weight = scale * (code - 16)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ5_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_0]) {
         legacy::encode_symmetric::<16>(
             simd,
             row,

@@ -66,12 +66,7 @@ weight = scale * code + minimum
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ5_1],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_1]) {
         legacy::encode_affine::<31>(
             simd,
             row,

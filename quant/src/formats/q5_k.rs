@@ -14,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -43,6 +43,7 @@ const SHAPE: Shape = Shape {
         trials: 32,
         shrink: 0.4,
     },
+    gain: Gain::LeastSquares,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -80,12 +81,7 @@ weight = scale * scale_code * code - min * min_code
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ5_K],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_K]) {
         superblock::encode_affine::<S, 32>(
             simd,
             Row { weights: row, encoding, floor: FLOOR },

@@ -14,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -42,6 +42,7 @@ const SHAPE: Shape = Shape {
         trials: 16,
         shrink: 0.2,
     },
+    gain: Gain::LeastSquares,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -76,12 +77,7 @@ weight = scale * scale_code * (code - 32)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        encoding: Encoding<'_>,
-        out: &mut [BlockQ6_K],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ6_K]) {
         superblock::encode_symmetric::<S, 16>(
             simd,
             Row { weights: row, encoding, floor: FLOOR },

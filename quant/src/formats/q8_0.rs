@@ -48,12 +48,7 @@ weight = scale * code
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        _encoding: Encoding<'_>,
-        out: &mut [BlockQ8_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], _encoding: Encoding<'_>, out: &mut [BlockQ8_0]) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
             let scale = (largest_magnitude(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
             let inverse = simd.splat(if scale == 0.0 { 0.0 } else { 1.0 / scale });

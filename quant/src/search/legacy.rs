@@ -1,8 +1,8 @@
 //! Q4_0, Q4_1, Q5_0 and Q5_1: blocks of 32 weights with a half-precision scale.
 //!
-//! Without importance the bytes equal those of the reference encoders (`gguf` of PyPI): the scale
-//! comes from the extreme weights and codes are rounded once. With importance the scale is
-//! searched.
+//! At [`Effort::Fast`] and without importance the bytes equal those of the reference encoders
+//! (`gguf` of PyPI): the scale comes from the extreme weights and codes are rounded once. Otherwise
+//! the scale is searched, that of the reference among others.
 
 use half::f16;
 

@@ -56,6 +56,19 @@ pub(crate) struct Shape {
     pub(crate) codes: CodeRange,
     /// Codes of group scales.
     pub(crate) scales: ScaleCodes,
+    pub(crate) gain: Gain,
+}
+
+/// How large the decoded weights are beside the weights.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gain {
+    /// As small as least squares have them: a share of the energy is lost that is the share of the
+    /// error.
+    LeastSquares,
+    /// Scaled up until their product with the weights is that of the weights with themselves: what
+    /// a matrix loses in size, it loses in all its outputs alike, which harms more than the same
+    /// error at random does. On the fixture model that lowers the KL divergence of Q2_K by 5 %.
+    Whole,
 }
 
 /// Encodes a row whose groups have `N` weights for `weight = scale * scale_code * code`, going
@@ -186,6 +199,31 @@ impl<S: Simd, const N: usize, const HAS_MIN: bool> Search<'_, S, N, HAS_MIN> {
         grids
     }
 
+    /// The grid scaled up for [`Gain::Whole`], with the codes that it had before.
+    #[inline(always)]
+    fn made_whole(&self, mut grid: Grid) -> Grid {
+        const MOST: f32 = 1.25;
+        let simd = self.simd;
+        let (scale, min) = self.scale_and_min(&grid);
+        let inverse = inverse_or_zero(simd, scale);
+        let sums = self.panel.moments(simd, inverse, min, self.shape.codes);
+        let mut product = simd.mul(scale, sums.xl);
+        if let Some(min) = min {
+            product = simd.sub(product, simd.mul(min, self.panel.weight_sums(simd).1));
+        }
+        let products = self.block_sums(product);
+        let energies = self.block_sums(self.panel.energy(simd));
+        for (b, _) in blocks::<N>() {
+            let gain = energies[b] / products[b];
+            if gain > 1.0 && gain < f32::INFINITY {
+                let gain = gain.min(MOST);
+                grid.scale.set_common(b, grid.scale.common(b) * gain);
+                grid.min.set_common(b, grid.min.common(b) * gain);
+            }
+        }
+        grid
+    }
+
     /// Hands over the panel's first `count` super-blocks, the first with index `first`.
     #[inline(always)]
     fn write(
@@ -197,6 +235,10 @@ impl<S: Simd, const N: usize, const HAS_MIN: bool> Search<'_, S, N, HAS_MIN> {
     ) {
         let (scale, min) = self.scale_and_min(grid);
         let codes = self.panel.codes(self.simd, scale, min, self.shape.codes);
+        let grid = match self.shape.gain {
+            Gain::LeastSquares => *grid,
+            Gain::Whole => self.made_whole(*grid),
+        };
         for (b, groups) in blocks::<N>().take(count) {
             let mut block = Fields {
                 scale: grid.scale.half(b),

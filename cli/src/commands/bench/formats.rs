@@ -6,7 +6,7 @@ use std::{
 };
 
 use llq_quant::{
-    Activations, FormatInfo, Matrix, Mode, RowError, Scratch, Vector, gemv_with,
+    Activations, Encoding, FormatInfo, Matrix, Mode, RowError, Scratch, Vector, gemv_with,
     kernels::{Isa, Kernels},
     matmul_with,
 };
@@ -76,7 +76,9 @@ impl Subject<'_> {
         let encode = |kernels, bytes: &mut [u8]| -> Result<(), RowError> {
             let rows = values.chunks_exact(self.effort.cols);
             let mut encoded = rows.zip(bytes.chunks_exact_mut(row_bytes as usize));
-            encoded.try_for_each(|(row, out)| self.format.encode_row_with(kernels, row, Encoding::default(), out))
+            encoded.try_for_each(|(row, out)| {
+                self.format.encode_row_with(kernels, row, Encoding::default(), out)
+            })
         };
         let mut expected = bytes.clone();
         encode(self.kernels, &mut bytes).map_err(|_| self.wrong(what))?;
