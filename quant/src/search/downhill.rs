@@ -62,6 +62,7 @@ pub(super) struct Best<const N: usize> {
 }
 
 impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN> {
+    #[inline(always)]
     const fn changes(moves: Moves) -> &'static [Move] {
         match (moves, HAS_MIN) {
             (Moves::Near, false) => &SYMMETRIC_MOVES,
