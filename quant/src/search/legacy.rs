@@ -31,17 +31,58 @@ struct Reach {
     ends: Ends,
 }
 
-impl Reach {
-    const fn of(effort: Effort) -> Reach {
-        match effort {
-            Effort::Fast | Effort::Default => Reach {
-                scales: ScaleTrials { count: 9, reach: 1.2, signs: Signs::Both },
-                ends: Ends { trials: 7, inward: 0.9, apart: 6 },
-            },
-            Effort::Best => Reach {
-                scales: ScaleTrials { count: 65, reach: 2.4, signs: Signs::Both },
-                ends: Ends { trials: 17, inward: 1.4, apart: 16 },
-            },
+const QUICK: Reach = Reach {
+    scales: ScaleTrials { count: 9, reach: 1.2, signs: Signs::Both },
+    ends: Ends { trials: 7, inward: 0.9, apart: 6 },
+};
+
+/// What is searched beside that for [`Effort::Best`].
+const WIDE: Reach = Reach {
+    scales: ScaleTrials { count: 65, reach: 2.4, signs: Signs::Both },
+    ends: Ends { trials: 17, inward: 1.4, apart: 16 },
+};
+
+const fn reaches(effort: Effort) -> &'static [Reach] {
+    match effort {
+        Effort::Fast | Effort::Default => &[QUICK],
+        Effort::Best => &[QUICK, WIDE],
+    }
+}
+
+/// The halves with the least error so far, as f32.
+struct Best<S: Simd> {
+    error: S::F,
+    scale: S::F,
+    min: S::F,
+}
+
+impl<S: Simd> Best<S> {
+    #[inline(always)]
+    fn new(simd: S) -> Best<S> {
+        let zero = simd.splat(0.0);
+        Best { error: simd.splat(f32::INFINITY), scale: zero, min: zero }
+    }
+
+    /// Takes the halves nearest to `scale` and `min` where their error is smaller.
+    #[inline(always)]
+    fn consider(
+        &mut self,
+        simd: S,
+        panel: &Panel<BLOCK>,
+        range: CodeRange,
+        (scale, min): (S::F, Option<S::F>),
+    ) {
+        let scale = values(simd, halves(simd, scale));
+        let min = match min {
+            Some(min) => Some(values(simd, halves(simd, min))),
+            None => None,
+        };
+        let error = panel.error(simd, scale, min, range);
+        let better = simd.gt(self.error, error);
+        self.error = simd.select(better, error, self.error);
+        self.scale = simd.select(better, scale, self.scale);
+        if let Some(min) = min {
+            self.min = simd.select(better, min, self.min);
         }
     }
 }
@@ -63,7 +104,6 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
         }
         return;
     };
-    let reach = Reach::of(encoding.effort);
     weighted.for_each_panel(
         simd,
         #[inline(always)]
@@ -72,16 +112,14 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
             let (low, high) = panel.extremes(simd);
             let largest = simd.max(high, simd.sub(zero, low));
             let of_reference = simd.div(largest, simd.splat(range.lowest));
-            let mut scales = zero;
-            let mut least = simd.splat(f32::INFINITY);
-            let found = fit_symmetric(simd, panel, range, reach.scales).scale;
-            for scale in [found, of_reference, simd.sub(zero, of_reference)] {
-                let scale = values(simd, halves(simd, scale));
-                let error = panel.error(simd, scale, None, range);
-                let better = simd.gt(least, error);
-                least = simd.select(better, error, least);
-                scales = simd.select(better, scale, scales);
+            let mut best = Best::new(simd);
+            for reach in reaches(encoding.effort) {
+                let found = fit_symmetric(simd, panel, range, reach.scales).scale;
+                best.consider(simd, panel, range, (found, None));
             }
+            best.consider(simd, panel, range, (of_reference, None));
+            best.consider(simd, panel, range, (simd.sub(zero, of_reference), None));
+            let scales = best.scale;
             let codes = panel.codes(simd, scales, None, range);
             let scales = halves(simd, scales);
             for g in 0..blocks {
@@ -108,7 +146,6 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
         }
         return;
     };
-    let reach = Reach::of(encoding.effort);
     weighted.for_each_panel(
         simd,
         #[inline(always)]
@@ -117,18 +154,13 @@ pub(crate) fn encode_affine<const LARGEST: u8>(
             let (low, high) = panel.extremes(simd);
             let span = simd.sub(high, low);
             let of_reference = simd.div(span, simd.splat(range.highest));
-            let (mut scales, mut mins) = (zero, zero);
-            let mut least = simd.splat(f32::INFINITY);
-            let found = fit_affine(simd, panel, range, MinSign::Any, reach.ends);
-            for (scale, min) in [(found.scale, found.min), (of_reference, simd.sub(zero, low))] {
-                let scale = values(simd, halves(simd, scale));
-                let min = values(simd, halves(simd, min));
-                let error = panel.error(simd, scale, Some(min), range);
-                let better = simd.gt(least, error);
-                least = simd.select(better, error, least);
-                scales = simd.select(better, scale, scales);
-                mins = simd.select(better, min, mins);
+            let mut best = Best::new(simd);
+            for reach in reaches(encoding.effort) {
+                let found = fit_affine(simd, panel, range, MinSign::Any, reach.ends);
+                best.consider(simd, panel, range, (found.scale, Some(found.min)));
             }
+            best.consider(simd, panel, range, (of_reference, Some(simd.sub(zero, low))));
+            let (scales, mins) = (best.scale, best.min);
             let codes = panel.codes(simd, scales, Some(mins), range);
             let (scales, mins) = (halves(simd, scales), halves(simd, simd.sub(zero, mins)));
             for g in 0..blocks {
