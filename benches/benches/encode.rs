@@ -3,7 +3,7 @@
 use criterion::Criterion;
 use llq_benches::{Case, ProcessorTime, bench, numbers, run};
 use llq_quant::{
-    FormatInfo,
+    Encoding, FormatInfo,
     kernels::{Isa, Kernels},
 };
 
@@ -25,7 +25,7 @@ fn encode(criterion: &mut Criterion<ProcessorTime>) {
             (row, bytes)
         };
         bench(criterion, &case, prepare, |(row, bytes)| {
-            format.encode_row_with(kernels, row, None, bytes).expect("whole rows");
+            format.encode_row_with(kernels, row, Encoding::default(), bytes).expect("whole rows");
         });
     }
 }
@@ -33,7 +33,7 @@ fn encode(criterion: &mut Criterion<ProcessorTime>) {
 fn encoded(kernels: &Kernels, format: &FormatInfo, row: &[f32]) -> Vec<u8> {
     let bytes = format.tensor_type.row_bytes(row.len() as u64).expect("whole blocks") as usize;
     let mut encoded = vec![0; bytes];
-    format.encode_row_with(kernels, row, None, &mut encoded).expect("whole rows");
+    format.encode_row_with(kernels, row, Encoding::default(), &mut encoded).expect("whole rows");
     encoded
 }
 

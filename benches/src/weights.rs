@@ -1,6 +1,6 @@
 //! Numbers, weights of a format, and what their products must be.
 
-use llq_quant::{FormatInfo, Matrix, Mode};
+use llq_quant::{Encoding, FormatInfo, Matrix, Mode};
 
 /// Rows that are encoded; a matrix repeats them, as encoders are slow in the scalar row.
 const DISTINCT_ROWS: usize = 16;
@@ -23,7 +23,7 @@ impl Weights {
         let values = numbers(2, DISTINCT_ROWS * cols);
         let mut distinct = vec![0; DISTINCT_ROWS * row_bytes];
         for (row, out) in values.chunks_exact(cols).zip(distinct.chunks_exact_mut(row_bytes)) {
-            format.encode_row(row, None, out).expect("whole rows");
+            format.encode_row(row, Encoding::default(), out).expect("whole rows");
         }
         Weights { format, bytes: distinct.repeat(rows / DISTINCT_ROWS), rows, cols }
     }

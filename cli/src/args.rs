@@ -13,7 +13,10 @@ use clap::{
 use llq_convert::{Endian, LoraAdapter, OnOverflow, Overrides, Requantize, Request, Split};
 use llq_eval::{DEFAULT_CONTEXT, LEAST_CONTEXT, Mode, Options};
 use llq_gguf::Overwrite;
-use llq_quant::mix::{ALIASES, Mix, Purity};
+use llq_quant::{
+    Effort,
+    mix::{ALIASES, Mix, Purity},
+};
 
 use crate::{commands::Command, failure::Refusal, output::Form};
 
@@ -379,6 +382,34 @@ impl TextArgs {
             mode: Mode::Exact,
             context: self.ctx as usize,
             chunks: self.chunks.map(|chunks| chunks as usize),
+        }
+    }
+}
+
+/// How long encoders search.
+#[derive(Args)]
+pub(crate) struct EffortArgs {
+    /// How long to search for the scales with the least error; best takes several times as long
+    #[arg(long, value_enum, value_name = "EFFORT", default_value = "default")]
+    effort: EffortArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EffortArg {
+    /// Legacy types as the reference encodes them
+    Fast,
+    /// Scales of all types are searched
+    Default,
+    /// More starts, and more steps from each
+    Best,
+}
+
+impl EffortArgs {
+    pub(crate) fn effort(&self) -> Effort {
+        match self.effort {
+            EffortArg::Fast => Effort::Fast,
+            EffortArg::Default => Effort::Default,
+            EffortArg::Best => Effort::Best,
         }
     }
 }

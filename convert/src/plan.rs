@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use llq_gguf::{Endian, Metadata, ModelLayout, Split, TensorSpec, TensorType, Value};
 use llq_quant::{
-    format,
+    Effort, Encoding, format,
     mix::{Assignment, Fallback, Guidance, Mix, ModelShape, Recipe, assign},
 };
 
@@ -58,6 +58,8 @@ pub struct Request {
     pub rules: TypeRules,
     /// What the encoders of block formats are guided by.
     pub imatrix: Option<Arc<Imatrix>>,
+    /// How long encoders search.
+    pub effort: Effort,
     /// What to do with a quantized source.
     pub requantize: Requantize,
     /// The context length to write in place of the source's.
@@ -194,8 +196,13 @@ impl Plan {
         output_metadata(source.metadata(), self.recipe, &self.request)
     }
 
+    /// How a tensor's row is encoded.
+    pub(crate) fn encoding(&self, tensor: usize, row: u64) -> Encoding<'_> {
+        Encoding { importance: self.importance(tensor, row), effort: self.request.effort }
+    }
+
     /// What the columns of a tensor's row count for its encoder, where that is guided.
-    pub(crate) fn importance(&self, tensor: usize, row: u64) -> Option<&[f32]> {
+    fn importance(&self, tensor: usize, row: u64) -> Option<&[f32]> {
         let TensorPlan { name, shape, guidance, .. } = &self.tensors[tensor];
         let entry = self.request.imatrix.as_ref()?.entry(name)?;
         match (guidance, &shape[..]) {

@@ -5,7 +5,7 @@
 
 use std::{fs, time::Instant};
 
-use llq_quant::{FORMATS, FormatInfo};
+use llq_quant::{Encoding, FORMATS, FormatInfo};
 use safetensors::SafeTensors;
 
 /// Rows of one tensor.
@@ -49,7 +49,7 @@ fn measure(format: &FormatInfo, matrices: &[Matrix]) -> (f64, f64) {
         let mut decoded = vec![0.0; matrix.cols];
         for row in matrix.weights.chunks_exact(matrix.cols) {
             let start = Instant::now();
-            format.encode_row(row, None, &mut encoded).expect("sizes agree");
+            format.encode_row(row, Encoding::default(), &mut encoded).expect("sizes agree");
             seconds += start.elapsed().as_secs_f64();
             format.dequantize(&encoded, &mut decoded).expect("sizes agree");
             for (&x, &y) in row.iter().zip(&decoded) {

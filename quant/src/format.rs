@@ -6,6 +6,7 @@ use bytemuck::Pod;
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     kernels::{LANES, Simd},
     packing::HalfLe,
 };
@@ -99,14 +100,8 @@ pub(crate) trait BlockFormat: 'static {
     /// The codes of weights `32 * part ..` of a block, [`BIAS`](Self::BIAS) not yet added.
     fn codes<S: Simd>(simd: S, block: &Self::Block, part: usize) -> S::B;
 
-    /// Encodes a row of whole blocks so that the squared error, weighted by `importance` (one
-    /// weight per column; `None` is the format's own weighting), is small.
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [Self::Block],
-    );
+    /// Encodes a row of whole blocks so that the weighted squared error is small.
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [Self::Block]);
 
     /// The smallest and the largest scale code, and so of minimum codes where there are minima; both
     /// 1 where scales have no codes.

@@ -342,7 +342,7 @@ mod tests {
             let row_bytes = format.tensor_type.row_bytes(cols as u64).unwrap() as usize;
             let mut bytes = vec![0; rows * row_bytes];
             for (row, out) in weights.chunks(cols).zip(bytes.chunks_mut(row_bytes)) {
-                format.encode_row(row, None, out).unwrap();
+                format.encode_row(row, crate::Encoding::default(), out).unwrap();
             }
             (*format, cols, bytes)
         };

@@ -11,6 +11,7 @@
 mod activations;
 mod attention;
 mod decoding;
+mod effort;
 mod format;
 mod formats;
 mod formats_markdown;
@@ -27,6 +28,7 @@ mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
 pub use attention::{AttentionScratch, Rows, causal_attention};
+pub use effort::{Effort, Encoding};
 pub use format::Decoded;
 pub use formats_markdown::formats_markdown;
 pub use gemv::{Vector, gemv, gemv_with};

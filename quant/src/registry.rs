@@ -5,6 +5,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     decoding::{Decode, Dequantize, Unpack, Unpacked},
+    effort::Encoding,
     format::{BlockFormat, Decoded, Fields, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
     gemv::{BlockRows, PlainRows, Vector},
@@ -21,7 +22,7 @@ pub struct FormatInfo {
     /// How a block is made up; `None` for plain numbers.
     pub blocks: Option<BlockInfo>,
     dequantize: fn(&Kernels, &[u8], &mut [f32]),
-    encode_row: fn(&Kernels, &[f32], Option<&[f32]>, &mut [u8]),
+    encode_row: fn(&Kernels, &[f32], Encoding<'_>, &mut [u8]),
     gemv: fn(&Kernels, &[u8], &Vector, &mut [f32]),
     first_defect: fn(&[u8]) -> Option<(usize, &'static str)>,
     swap_endian: fn(&mut [u8]),
@@ -159,8 +160,8 @@ impl FormatInfo {
             dequantize: |kernels, bytes, out| {
                 kernels.run(Dequantize::<F> { blocks: cast_slice(bytes), out });
             },
-            encode_row: |kernels, row, importance, out| {
-                kernels.run(EncodeRow::<F> { row, importance, out: cast_slice_mut(out) });
+            encode_row: |kernels, row, encoding, out| {
+                kernels.run(EncodeRow::<F> { row, encoding, out: cast_slice_mut(out) });
             },
             gemv: |kernels, bytes, x, out| {
                 kernels.run(BlockRows::<F> { blocks: cast_slice(bytes), x, out });
@@ -222,18 +223,17 @@ impl FormatInfo {
         (self.gemv)(kernels, rows, x, out);
     }
 
-    /// Encodes one row with a small squared error. `importance`, where given, says for each column
-    /// how much an error counts; what is NaN or below zero counts nothing.
+    /// Encodes one row with a small squared error.
     ///
     /// # Errors
-    /// If the row does not take as many bytes as `out` has, or `importance` has another length.
+    /// If the row does not take as many bytes as `out` has, or the importance has another length.
     pub fn encode_row(
         &self,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [u8],
     ) -> Result<(), RowError> {
-        self.encode_row_with(kernels::selected(), row, importance, out)
+        self.encode_row_with(kernels::selected(), row, encoding, out)
     }
 
     /// [`encode_row`](Self::encode_row) by the code of a given instruction set.
@@ -244,16 +244,16 @@ impl FormatInfo {
         &self,
         kernels: &Kernels,
         row: &[f32],
-        importance: Option<&[f32]>,
+        encoding: Encoding<'_>,
         out: &mut [u8],
     ) -> Result<(), RowError> {
         self.check(row.len(), out.len())?;
-        if let Some(importance) = importance
+        if let Some(importance) = encoding.importance
             && importance.len() != row.len()
         {
             return Err(RowError::Importance { expected: row.len(), found: importance.len() });
         }
-        (self.encode_row)(kernels, row, importance, out);
+        (self.encode_row)(kernels, row, encoding, out);
         Ok(())
     }
 
@@ -317,14 +317,14 @@ impl<F: PlainFormat> Work for EncodePlain<'_, F> {
 
 struct EncodeRow<'a, F: BlockFormat> {
     row: &'a [f32],
-    importance: Option<&'a [f32]>,
+    encoding: Encoding<'a>,
     out: &'a mut [F::Block],
 }
 
 impl<F: BlockFormat> Work for EncodeRow<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        F::encode_row(simd, self.row, self.importance, self.out);
+        F::encode_row(simd, self.row, self.encoding, self.out);
     }
 }
 
@@ -380,7 +380,7 @@ mod tests {
             let Some(blocks) = &format.blocks else { continue };
             let weights = &weights[..format.tensor_type.block_weights()];
             let mut bytes = vec![0; format.tensor_type.block_bytes()];
-            format.encode_row(weights, None, &mut bytes).unwrap();
+            format.encode_row(weights, Encoding::default(), &mut bytes).unwrap();
             let fields = blocks.fields(&bytes);
             let mut packed = vec![0xff; bytes.len()];
             blocks.pack(&fields, &mut packed);

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used)] // a test may
 
 use llq_quant::{
-    Decoded, FORMATS, FormatInfo,
-    kernels::{Isa, Kernels, available},
+    Decoded, Effort, Encoding, FORMATS, FormatInfo,
+    kernels::{Isa, Kernels, available, selected},
 };
 use proptest::prelude::*;
 
 const ROW: usize = 512;
+
+const EFFORTS: [Effort; 3] = [Effort::Fast, Effort::Default, Effort::Best];
 
 fn block_formats() -> impl Iterator<Item = &'static FormatInfo> {
     FORMATS.iter().copied().filter(|format| format.blocks.is_some())
@@ -22,10 +24,10 @@ fn encode_with(
     kernels: &Kernels,
     format: &FormatInfo,
     row: &[f32],
-    importance: Option<&[f32]>,
+    encoding: Encoding<'_>,
 ) -> Vec<u8> {
     let mut encoded = vec![0; format.tensor_type.row_bytes(row.len() as u64).unwrap() as usize];
-    format.encode_row_with(kernels, row, importance, &mut encoded).unwrap();
+    format.encode_row_with(kernels, row, encoding, &mut encoded).unwrap();
     format.validate(&encoded).unwrap_or_else(|e| panic!("{}: {e}", format.tensor_type));
     encoded
 }
@@ -48,7 +50,7 @@ fn encode_over(
 ) -> Vec<u8> {
     let bytes = format.tensor_type.row_bytes(row.len() as u64).unwrap() as usize;
     let mut encoded = vec![before; bytes];
-    format.encode_row(row, importance, &mut encoded).unwrap();
+    format.encode_row(row, Encoding::weighted(importance), &mut encoded).unwrap();
     format.validate(&encoded).unwrap_or_else(|e| panic!("{}: {e}", format.tensor_type));
     encoded
 }
@@ -92,9 +94,11 @@ fn no_row_makes_an_encoder_write_a_scale_that_is_not_finite() {
     let importances = [0.0, 1.0, -1.0, 1e-38, 1e38, f32::NAN, f32::INFINITY].map(|q| vec![q; ROW]);
     for format in block_formats() {
         for row in &rows {
-            encode(format, row, None);
-            for importance in &importances {
-                encode(format, row, Some(importance));
+            let importances = importances.iter().map(|importance| Some(&importance[..]));
+            for importance in importances.chain([None]) {
+                for effort in EFFORTS {
+                    encode_with(selected(), format, row, Encoding { importance, effort });
+                }
             }
         }
     }
@@ -223,11 +227,14 @@ proptest! {
                 block => 256 * super_blocks - block * short,
             };
             for importance in [None, Some(&importance[..len])] {
-                let oracle = Kernels::for_isa(Isa::Scalar).unwrap();
-                let oracle = encode_with(oracle, format, &weights[..len], importance);
-                for kernels in available() {
-                    let found = encode_with(kernels, format, &weights[..len], importance);
-                    prop_assert!(found == oracle, "{} by {}", format.name(), kernels.isa());
+                for effort in EFFORTS {
+                    let encoding = Encoding { importance, effort };
+                    let encode = |kernels| encode_with(kernels, format, &weights[..len], encoding);
+                    let oracle = encode(Kernels::for_isa(Isa::Scalar).unwrap());
+                    for kernels in available() {
+                        let by = (format.name(), kernels.isa(), effort);
+                        prop_assert!(encode(kernels) == oracle, "{by:?}");
+                    }
                 }
             }
         }
@@ -278,7 +285,8 @@ fn every_instruction_set_writes_and_reads_the_same_bits() {
             for importance in [None, Some(importance.as_slice())] {
                 let run = |kernels: &Kernels| {
                     let (mut encoded, mut decoded) = (vec![0; bytes], vec![0.0; ROW]);
-                    format.encode_row_with(kernels, row, importance, &mut encoded).unwrap();
+                    let encoding = Encoding::weighted(importance);
+                    format.encode_row_with(kernels, row, encoding, &mut encoded).unwrap();
                     format.dequantize_with(kernels, &encoded, &mut decoded).unwrap();
                     (encoded, decoded.iter().map(|w| w.to_bits()).collect::<Vec<u32>>())
                 };

@@ -10,7 +10,7 @@
 use std::fs;
 
 use llq_gguf::TensorType;
-use llq_quant::format;
+use llq_quant::{Encoding, format};
 use safetensors::{SafeTensors, tensor::TensorView};
 
 const SUPER_BLOCK: usize = 256;
@@ -110,7 +110,7 @@ fn errors(tensor_type: TensorType, tensor: TensorView<'_>) -> Errors {
     let mut decoded = vec![0.0; cols];
     let mut errors = Errors::default();
     for row in weights.chunks(cols) {
-        format.encode_row(row, None, &mut encoded).unwrap();
+        format.encode_row(row, Encoding::default(), &mut encoded).unwrap();
         format.validate(&encoded).unwrap();
         format.dequantize(&encoded, &mut decoded).unwrap();
         for (weights, decoded) in row.chunks(SUPER_BLOCK).zip(decoded.chunks(SUPER_BLOCK)) {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 
 use llq_gguf::TensorType;
-use llq_quant::format;
+use llq_quant::{Encoding, format};
 
 /// A 16-bit float: how its bits are shared out, and the exponent of its smallest normal number.
 struct Layout {
@@ -42,7 +42,10 @@ impl Layout {
 
     fn encode(&self, weight: f32) -> u16 {
         let mut bytes = [0; 2];
-        format(self.tensor_type).unwrap().encode_row(&[weight], None, &mut bytes).unwrap();
+        format(self.tensor_type)
+            .unwrap()
+            .encode_row(&[weight], Encoding::default(), &mut bytes)
+            .unwrap();
         u16::from_le_bytes(bytes)
     }
 }

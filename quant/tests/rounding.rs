@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use llq_quant::{
-    Curvature, FORMATS, FormatInfo, Rounding, kernels, round_matrix, round_matrix_with,
+    Curvature, Encoding, FORMATS, FormatInfo, Rounding, kernels, round_matrix, round_matrix_with,
 };
 use rayon::ThreadPoolBuilder;
 
@@ -55,7 +55,7 @@ fn plain(format: &FormatInfo, weights: &[f32]) -> Vec<u8> {
     let row_bytes = format.tensor_type.row_bytes(COLS as u64).unwrap() as usize;
     let mut bytes = vec![0; ROWS * row_bytes];
     for (row, out) in weights.chunks_exact(COLS).zip(bytes.chunks_exact_mut(row_bytes)) {
-        format.encode_row(row, None, out).unwrap();
+        format.encode_row(row, Encoding::default(), out).unwrap();
     }
     bytes
 }

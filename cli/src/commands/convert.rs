@@ -8,7 +8,10 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 
 use super::produce::{self, Job, withdrawn};
 use crate::{
-    args::{FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{
+        EffortArgs, FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix,
+        types_help,
+    },
     escape::Escaped,
     failure::Refusal,
     output::Output,
@@ -56,6 +59,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    effort: EffortArgs,
 
     #[command(flatten)]
     types: TypeArgs,
@@ -110,6 +116,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
         context_length: args.ctx,
         rules,
         imatrix: args.types.read_imatrix(output)?,
+        effort: args.effort.effort(),
         ..args.form.request(types(args, recipe.mix))
     };
     let open = OpenOptions {

@@ -10,7 +10,9 @@ use super::{
     produce::{self, Job, withdrawn},
 };
 use crate::{
-    args::{FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help},
+    args::{
+        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help,
+    },
     failure::Refusal,
     output::Output,
     type_args::{RecipeArgs, TypeArgs},
@@ -46,6 +48,9 @@ pub(crate) struct Args {
     calibration: CalibrationArgs,
 
     #[command(flatten)]
+    effort: EffortArgs,
+
+    #[command(flatten)]
     types: TypeArgs,
 
     #[command(flatten)]
@@ -72,6 +77,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let request = Request {
         rules,
         imatrix: args.types.read_imatrix(output)?,
+        effort: args.effort.effort(),
         ..args.form.request(Types::Recipe(recipe))
     };
     let open = OpenOptions {

@@ -140,8 +140,8 @@ fn perplexity_as_text() {
     windows     2 of 512 tokens
     --- stderr
     "#);
-    // The legacy encoders are defined to the byte, so the figures stand.
-    place.run("quantize tiny.gguf -o q4_0.gguf --type q4_0 --pure").ok();
+    // This encoder is defined to the byte, so the figures stand.
+    place.run("quantize tiny.gguf -o q4_0.gguf --type q4_0 --pure --effort fast").ok();
     let compared = measure(&place, "perplexity q4_0.gguf --against tiny.gguf --chunks 2");
     assert_outcome!(compared, @r#"
     exit code 0
@@ -194,7 +194,8 @@ fn windows_beyond_the_context_are_noted() {
 fn a_sweep_is_one_table() {
     let place = Place::new();
     let checkpoint = fixture("tiny-llama-2/hf");
-    let line = format!("sweep {} --types q8_0,Q4-0 --pure --chunks 2", checkpoint.display());
+    let line =
+        format!("sweep {} --types q8_0,Q4-0 --pure --effort fast --chunks 2", checkpoint.display());
     let swept = measure(&place, &line);
     assert_outcome!(swept, @r#"
     exit code 0

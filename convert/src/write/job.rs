@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use llq_gguf::{Endian, TensorType};
-use llq_quant::{FormatInfo, RowError, format, kernels};
+use llq_quant::{Encoding, FormatInfo, RowError, format, kernels};
 
 use super::{
     overflow::{self, first_that_rounds_to_infinity},
@@ -191,8 +191,8 @@ impl Job {
         }
         let rows = self.rows.clone().zip(strip.weights.chunks_exact(columns(tensor)));
         for ((index, row), out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
-            let importance = plan.importance(self.tensor, index);
-            to.encode_row(row, importance, out).map_err(self.row_error(tensor))?;
+            let encoding = plan.encoding(self.tensor, index);
+            to.encode_row(row, encoding, out).map_err(self.row_error(tensor))?;
         }
         Ok(census)
     }
@@ -268,7 +268,7 @@ impl Job {
         decoded.resize(columns, 0.0);
         let large = |weight: &f32| weight.is_finite() && weight.abs() > largest_harmless;
         for row in weights.chunks_exact(columns).filter(|row| row.iter().any(large)) {
-            to.encode_row(row, None, trial).map_err(self.row_error(tensor))?;
+            to.encode_row(row, Encoding::default(), trial).map_err(self.row_error(tensor))?;
             to.dequantize(trial, decoded).map_err(self.row_error(tensor))?;
             let pairs = row.iter().zip(decoded.iter()).filter(|(weight, _)| large(weight));
             let cut = pairs.filter(|(weight, decoded)| decoded.abs() < weight.abs() / 2.0);

@@ -8,7 +8,7 @@ use llq_convert::{
 use llq_fixtures::{fixture, shared};
 use llq_gguf::{Model, TensorType, Value};
 use llq_quant::{
-    format,
+    Encoding, format,
     mix::{Guidance, Mix, Purity, Recipe},
 };
 
@@ -59,7 +59,10 @@ fn experts_are_guided_by_their_own_slice() {
         let expert = row / EMBEDDING as usize;
         let importance = (expert != 1).then_some(&sums[expert * cols..][..cols]);
         let mut block = vec![0; TensorType::Q4_0.row_bytes(FEED_FORWARD).unwrap() as usize];
-        format(TensorType::Q4_0).unwrap().encode_row(weights, importance, &mut block).unwrap();
+        format(TensorType::Q4_0)
+            .unwrap()
+            .encode_row(weights, Encoding::weighted(importance), &mut block)
+            .unwrap();
         expected.extend(block);
     }
     let info = model.tensor(name).unwrap();

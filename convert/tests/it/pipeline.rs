@@ -5,7 +5,10 @@ use std::fs;
 use llq_convert::{Error, Output, Overwrite, Plan, Requantize, Request, Silent, open, write};
 use llq_fixtures::fixture;
 use llq_gguf::{Model, TensorType};
-use llq_quant::mix::{Mix, Purity, Recipe};
+use llq_quant::{
+    Encoding,
+    mix::{Mix, Purity, Recipe},
+};
 use serde_json::json;
 
 use crate::support::{
@@ -129,7 +132,7 @@ fn tall_tensors_are_encoded_row_by_row() {
     let q8_0 = llq_quant::format(TensorType::Q8_0).unwrap();
     let mut expected = vec![0; 34];
     for (row, bytes) in up.chunks_exact(32).zip(written.chunks_exact(34)) {
-        q8_0.encode_row(row, None, &mut expected).unwrap();
+        q8_0.encode_row(row, Encoding::default(), &mut expected).unwrap();
         assert_eq!(bytes, expected);
     }
 

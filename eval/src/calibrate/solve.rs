@@ -1,7 +1,7 @@
 //! From the moments of a matrix's inputs to its rounded rows.
 
 use llq_gguf::TensorType;
-use llq_quant::{Curvature, FormatInfo, Rounding, format, round_matrix};
+use llq_quant::{Curvature, Encoding, FormatInfo, Rounding, format, round_matrix};
 use rayon::prelude::*;
 
 use super::{
@@ -222,6 +222,6 @@ fn encode(weights: &Dense, format: &FormatInfo) -> Option<Vec<u8>> {
     let row_bytes = usize::try_from(format.tensor_type.row_bytes(weights.cols as u64)?).ok()?;
     let mut bytes = vec![0; row_bytes * weights.rows];
     let rows = weights.values.par_chunks(weights.cols).zip(bytes.par_chunks_mut(row_bytes));
-    rows.try_for_each(|(row, out)| format.encode_row(row, None, out)).ok()?;
+    rows.try_for_each(|(row, out)| format.encode_row(row, Encoding::default(), out)).ok()?;
     Some(bytes)
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use llq_eval::{Corpus, Options, Tokenizer};
 use llq_fixtures::{fixture, shared};
 use llq_gguf::{Layout, Metadata, Model, StreamWriter, TensorSpec, TensorType};
-use llq_quant::format;
+use llq_quant::{Encoding, format};
 use safetensors::SafeTensors;
 
 /// A file of the golden tool.
@@ -86,7 +86,7 @@ pub(crate) fn encode(weights: &[f32], cols: usize, tensor_type: TensorType) -> V
     let row_bytes = tensor_type.row_bytes(cols as u64).unwrap() as usize;
     let mut bytes = vec![0; weights.len() / cols * row_bytes];
     for (row, out) in weights.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)) {
-        format.encode_row(row, None, out).unwrap();
+        format.encode_row(row, Encoding::default(), out).unwrap();
     }
     bytes
 }

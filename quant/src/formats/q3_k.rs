@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, plane},
@@ -13,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -42,6 +43,7 @@ const SHAPE: Shape = Shape {
         trials: 16,
         shrink: 0.4,
     },
+    gain: Gain::Whole,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -81,16 +83,12 @@ weight = scale * (scale_code - 32) * (code - 4)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [BlockQ3_K],
-    ) {
-        superblock::encode_symmetric::<S, 16, 1>(
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ3_K]) {
+        superblock::encode_symmetric::<S, 16>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            1,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

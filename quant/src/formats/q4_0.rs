@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
@@ -66,16 +67,11 @@ weight = scale * (code - 8)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [BlockQ4_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ4_0]) {
         legacy::encode_symmetric::<8>(
             simd,
             row,
-            importance,
+            encoding,
             #[inline(always)]
             |i, scale, codes| out[i] = BlockQ4_0::new(scale, codes),
         );

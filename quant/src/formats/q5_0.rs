@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
@@ -70,16 +71,11 @@ weight = scale * (code - 16)
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [BlockQ5_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_0]) {
         legacy::encode_symmetric::<16>(
             simd,
             row,
-            importance,
+            encoding,
             #[inline(always)]
             |i, scale, codes| out[i] = BlockQ5_0::new(scale, codes),
         );

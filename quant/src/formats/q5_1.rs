@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::Simd,
     packing::{HalfLe, pack, widen_halves},
@@ -80,16 +81,11 @@ weight = scale * code + minimum
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [BlockQ5_1],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_1]) {
         legacy::encode_affine::<31>(
             simd,
             row,
-            importance,
+            encoding,
             #[inline(always)]
             |i, scale, min, codes| out[i] = BlockQ5_1::new(scale, min, codes),
         );

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, pack, pack_six_bit_pairs, plane, unpack_six_bit_pairs},
@@ -13,7 +14,7 @@ use crate::{
         k_row::Row,
         panel::CodeRange,
         scale_grid::ScaleCodes,
-        superblock::{self, Shape},
+        superblock::{self, Gain, Shape},
     },
 };
 
@@ -42,6 +43,7 @@ const SHAPE: Shape = Shape {
         trials: 32,
         shrink: 0.4,
     },
+    gain: Gain::LeastSquares,
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
@@ -86,16 +88,12 @@ weight = scale * scale_code * code - min * min_code
     }
 
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        importance: Option<&[f32]>,
-        out: &mut [BlockQ5_K],
-    ) {
-        superblock::encode_affine::<S, 32, 2>(
+    fn encode_row<S: Simd>(simd: S, row: &[f32], encoding: Encoding<'_>, out: &mut [BlockQ5_K]) {
+        superblock::encode_affine::<S, 32>(
             simd,
-            Row { weights: row, importance, floor: FLOOR },
+            Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
+            2,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
+    effort::Encoding,
     format::{BlockFormat, Fields},
     kernels::{LANES, Simd},
     packing::{HalfLe, widen_halves},
@@ -56,12 +57,7 @@ weight = scale * code
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
     #[inline(always)]
-    fn encode_row<S: Simd>(
-        simd: S,
-        row: &[f32],
-        _importance: Option<&[f32]>,
-        out: &mut [BlockQ8_0],
-    ) {
+    fn encode_row<S: Simd>(simd: S, row: &[f32], _encoding: Encoding<'_>, out: &mut [BlockQ8_0]) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
             let scale =
                 (largest_magnitude_but_nan(simd, weights) / 127.0).min(half::f16::MAX.to_f32());

@@ -44,7 +44,7 @@ fn encoded(rows: usize, blocks: usize) -> Vec<(&'static crate::FormatInfo, usize
             let seed = u64::from(format.tensor_type.id()) + 100 * rows as u64;
             let values = numbers(seed, rows * cols);
             for (row, out) in values.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)) {
-                format.encode_row(row, None, out).unwrap();
+                format.encode_row(row, crate::Encoding::default(), out).unwrap();
             }
             (*format, cols, bytes)
         })

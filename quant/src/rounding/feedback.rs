@@ -4,7 +4,10 @@ use super::{
     curvature::Curvature,
     row::{Row, Shape},
 };
-use crate::kernels::{Kernels, Simd, Work};
+use crate::{
+    effort::Encoding,
+    kernels::{Kernels, Simd, Work},
+};
 
 /// Rounds `target`. The grid of every block is searched when its turn comes, on what is wanted of it
 /// by then and with what errors cost by then.
@@ -20,8 +23,9 @@ pub(super) fn round(
     for b in 0..target.len() / shape.block {
         let columns = b * shape.block..(b + 1) * shape.block;
         let importance = importance(&wanted[columns.clone()], &curvature.pivots()[columns.clone()]);
+        let encoding = Encoding::weighted(Some(&importance));
         let searched =
-            shape.format.encode_row_with(kernels, &wanted[columns], Some(&importance), &mut bytes);
+            shape.format.encode_row_with(kernels, &wanted[columns], encoding, &mut bytes);
         debug_assert!(searched.is_ok(), "one block of the format");
         row.read_block(shape, b, &bytes);
         kernels.run(Feed { shape, curvature, target, wanted: &mut wanted, row: &mut row, b });

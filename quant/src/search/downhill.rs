@@ -13,8 +13,19 @@ type Move = (f32, f32);
 
 const SYMMETRIC_MOVES: [Move; 2] = [(-1.0, 0.0), (1.0, 0.0)];
 
+const FAR_SYMMETRIC_MOVES: [Move; 4] = [(-2.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (2.0, 0.0)];
+
 const AFFINE_MOVES: [Move; 6] =
     [(0.0, -1.0), (0.0, 1.0), (-1.0, 0.0), (1.0, 0.0), (-1.0, -1.0), (1.0, 1.0)];
+
+#[rustfmt::skip]
+const FAR_AFFINE_MOVES: [Move; 24] = [
+    (-2.0, -2.0), (-2.0, -1.0), (-2.0, 0.0), (-2.0, 1.0), (-2.0, 2.0),
+    (-1.0, -2.0), (-1.0, -1.0), (-1.0, 0.0), (-1.0, 1.0), (-1.0, 2.0),
+    (0.0, -2.0), (0.0, -1.0), (0.0, 1.0), (0.0, 2.0),
+    (1.0, -2.0), (1.0, -1.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0),
+    (2.0, -2.0), (2.0, -1.0), (2.0, 0.0), (2.0, 1.0), (2.0, 2.0),
+];
 
 /// The panel whose super-blocks are searched, and whether its groups have a minimum.
 #[derive(Clone, Copy)]
@@ -26,39 +37,71 @@ pub(super) struct Search<'p, S: Simd, const N: usize, const HAS_MIN: bool> {
     w: S::F,
 }
 
+/// How long the way down is.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// How often integers are moved and fitted from each start, and again from the best of all.
+    pub(super) rounds: usize,
+    pub(super) moves: Moves,
+}
+
+/// Which changes of the integers are tried.
+#[derive(Clone, Copy)]
+pub(super) enum Moves {
+    /// To those beside them.
+    Near,
+    /// To those two away as well, in all combinations.
+    Far,
+}
+
 /// The grids with the least error found so far, chosen for each super-block by itself.
 #[derive(Clone, Copy)]
-struct Best<const N: usize> {
+pub(super) struct Best<const N: usize> {
     error: [f32; MAX_BLOCKS],
-    grid: Grid,
+    pub(super) grid: Grid,
 }
 
 impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN> {
-    const MOVES: &'static [Move] = if HAS_MIN { &AFFINE_MOVES } else { &SYMMETRIC_MOVES };
+    #[inline(always)]
+    const fn changes(moves: Moves) -> &'static [Move] {
+        match (moves, HAS_MIN) {
+            (Moves::Near, false) => &SYMMETRIC_MOVES,
+            (Moves::Near, true) => &AFFINE_MOVES,
+            (Moves::Far, false) => &FAR_SYMMETRIC_MOVES,
+            (Moves::Far, true) => &FAR_AFFINE_MOVES,
+        }
+    }
 
     #[inline(always)]
     pub(super) fn new(simd: S, panel: &'p Panel<N>, shape: Shape) -> Self {
         Search { simd, panel, shape, w: panel.weight_sums(simd).0 }
     }
 
-    /// The best grid about `starts`. Every super-block takes the same steps, whatever its errors,
-    /// so that its result does not depend on its neighbour's.
+    /// Makes `best` the best grid about it and `starts`. Every super-block takes the same steps,
+    /// whatever its errors, so that its result does not depend on its neighbour's.
     #[inline(always)]
-    pub(super) fn downhill(&self, starts: &[Grid]) -> Grid {
-        let mut best = Best::<N> { error: [f32::INFINITY; MAX_BLOCKS], grid: Grid::ZERO };
-        for start in starts {
-            let moved = self.move_integers(start, &mut best);
-            self.fit_to_codes(moved, &mut best);
+    pub(super) fn downhill(&self, starts: &[Grid], way: Way, best: &mut Best<N>) {
+        for &start in starts {
+            self.descend(start, way, best);
         }
-        let grid = best.grid;
-        self.move_integers(&grid, &mut best);
-        self.fit_to_codes(best.grid, &mut best);
-        best.grid
+        for _ in 0..way.rounds {
+            let grid = best.grid;
+            self.move_integers(&grid, way.moves, best);
+            self.fit_to_codes(best.grid, best);
+        }
+    }
+
+    #[inline(always)]
+    fn descend(&self, mut grid: Grid, way: Way, best: &mut Best<N>) {
+        for _ in 0..way.rounds {
+            let moved = self.move_integers(&grid, way.moves, best);
+            grid = self.fit_to_codes(moved, best);
+        }
     }
 
     /// Gives each group of `grid` the integers about its own with the least error.
     #[inline(always)]
-    fn move_integers(&self, grid: &Grid, best: &mut Best<N>) -> Grid {
+    fn move_integers(&self, grid: &Grid, moves: Moves, best: &mut Best<N>) -> Grid {
         let &Search { simd, shape, .. } = self;
         let range = shape.scales.range;
         let common_scale = grid.scale.common_lanes::<S, N>(simd);
@@ -66,7 +109,7 @@ impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN>
         let (from_scale, from_min) = (simd.load(&grid.scale.codes), simd.load(&grid.min.codes));
         let (mut best_scale, mut best_min) = (from_scale, from_min);
         let mut least = self.error(grid);
-        for &(scale_step, min_step) in Self::MOVES {
+        for &(scale_step, min_step) in Self::changes(moves) {
             let scale_codes = range.nearest(simd, simd.add(from_scale, simd.splat(scale_step)));
             let min_codes = range.nearest(simd, simd.add(from_min, simd.splat(min_step)));
             let scale = simd.mul(scale_codes, common_scale);
@@ -86,12 +129,13 @@ impl<'p, S: Simd, const N: usize, const HAS_MIN: bool> Search<'p, S, N, HAS_MIN>
 
     /// Rounds codes to `grid`, and fits first the integers, then the common numbers to the codes.
     #[inline(always)]
-    fn fit_to_codes(&self, mut grid: Grid, best: &mut Best<N>) {
+    fn fit_to_codes(&self, mut grid: Grid, best: &mut Best<N>) -> Grid {
         let (scale, min) = self.scale_and_min(&grid);
         let sums = self.panel.residuals(self.simd, scale, min, self.shape.codes);
         let sums = self.fit_integers(&mut grid, sums);
         self.fit_common(&mut grid, sums);
         best.take_better(&grid, self.block_sums(self.error(&grid)));
+        grid
     }
 
     /// Moves the scale code of each group by one at most, and its minimum code to the best for
@@ -214,6 +258,11 @@ impl<S: Simd> Residuals<S> {
 }
 
 impl<const N: usize> Best<N> {
+    #[inline(always)]
+    pub(super) fn new() -> Best<N> {
+        Best { error: [f32::INFINITY; MAX_BLOCKS], grid: Grid::ZERO }
+    }
+
     /// Takes over the super-blocks of `grid` with smaller errors.
     #[inline(always)]
     fn take_better(&mut self, grid: &Grid, errors: [f32; MAX_BLOCKS]) {

@@ -4,7 +4,7 @@ use super::{
     panel::{GROUPS, Panel},
     weighting::{limit, weigh},
 };
-use crate::kernels::Simd;
+use crate::{effort::Encoding, kernels::Simd};
 
 /// Weights in a super-block.
 pub(crate) const SUPER_BLOCK: usize = 256;
@@ -22,7 +22,7 @@ pub(super) const fn blocks_of_panel<const N: usize>() -> usize {
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'a> {
     pub(crate) weights: &'a [f32],
-    pub(crate) importance: Option<&'a [f32]>,
+    pub(crate) encoding: Encoding<'a>,
     /// Without importance, a weight near zero counts this many mean squares of its super-block.
     pub(crate) floor: f32,
 }
@@ -47,7 +47,7 @@ impl Row<'_> {
                     *weight = limit(x);
                 }
                 let start = (p * panel_blocks + b) * SUPER_BLOCK;
-                let importance = self.importance.map(|q| &q[start..start + SUPER_BLOCK]);
+                let importance = self.encoding.importance.map(|q| &q[start..start + SUPER_BLOCK]);
                 weigh(simd, weights, importance, self.floor, counts);
             }
             encode(p * panel_blocks, blocks.len(), &Panel::new(simd, &weights, &counts));

@@ -1,25 +1,91 @@
 //! Q4_0, Q4_1, Q5_0 and Q5_1: blocks of 32 weights with a half-precision scale.
 //!
-//! Without importance the bytes equal those of the reference encoders (`gguf` of PyPI): the scale
-//! comes from the extreme weights and codes are rounded once. With importance the scale is
-//! searched.
+//! At [`Effort::Fast`] and without importance the bytes equal those of the reference encoders
+//! (`gguf` of PyPI): the scale comes from the extreme weights and codes are rounded once. Otherwise
+//! the scale is searched, that of the reference among others.
 
 use half::f16;
 
 use super::{
     affine::{Ends, MinSign, fit_affine},
     panel::{CodeRange, GROUPS, Panel},
-    symmetric::{Signs, fit_symmetric},
-    weighting::{limit, weigh_by},
+    symmetric::{ScaleTrials, Signs, fit_symmetric},
+    weighting::{limit, weigh, weigh_by},
 };
 use crate::{
+    effort::{Effort, Encoding},
     kernels::{LANES, Simd, tree},
     packing::HalfLe,
 };
 
 const BLOCK: usize = 32;
 
-const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
+/// What a weight near zero counts without importance: this many mean squares of its block.
+const FLOOR: f32 = 8.0;
+
+/// How far a search for a block's scale goes.
+struct Reach {
+    /// For blocks without a minimum.
+    scales: ScaleTrials,
+    /// For blocks with a minimum.
+    ends: Ends,
+}
+
+const QUICK: Reach = Reach {
+    scales: ScaleTrials { count: 9, reach: 1.2, signs: Signs::Both },
+    ends: Ends { trials: 7, inward: 0.9, apart: 6 },
+};
+
+/// What is searched beside that for [`Effort::Best`].
+const WIDE: Reach = Reach {
+    scales: ScaleTrials { count: 65, reach: 2.4, signs: Signs::Both },
+    ends: Ends { trials: 17, inward: 1.4, apart: 16 },
+};
+
+const fn reaches(effort: Effort) -> &'static [Reach] {
+    match effort {
+        Effort::Fast | Effort::Default => &[QUICK],
+        Effort::Best => &[QUICK, WIDE],
+    }
+}
+
+/// The halves with the least error so far, as f32.
+struct Best<S: Simd> {
+    error: S::F,
+    scale: S::F,
+    min: S::F,
+}
+
+impl<S: Simd> Best<S> {
+    #[inline(always)]
+    fn new(simd: S) -> Best<S> {
+        let zero = simd.splat(0.0);
+        Best { error: simd.splat(f32::INFINITY), scale: zero, min: zero }
+    }
+
+    /// Takes the halves nearest to `scale` and `min` where their error is smaller.
+    #[inline(always)]
+    fn consider(
+        &mut self,
+        simd: S,
+        panel: &Panel<BLOCK>,
+        range: CodeRange,
+        (scale, min): (S::F, Option<S::F>),
+    ) {
+        let scale = values(simd, halves(simd, scale));
+        let min = match min {
+            Some(min) => Some(values(simd, halves(simd, min))),
+            None => None,
+        };
+        let error = panel.error(simd, scale, min, range);
+        let better = simd.gt(self.error, error);
+        self.error = simd.select(better, error, self.error);
+        self.scale = simd.select(better, scale, self.scale);
+        if let Some(min) = min {
+            self.min = simd.select(better, min, self.min);
+        }
+    }
+}
 
 /// Encodes a row for `weight = scale * (code - HALF_RANGE)`; codes are below `2 * HALF_RANGE`.
 /// `write` takes the block's index, its scale and its codes.
@@ -27,27 +93,40 @@ const ENDS: Ends = Ends { trials: 7, inward: 0.9, apart: 6 };
 pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
     simd: impl Simd,
     row: &[f32],
-    importance: Option<&[f32]>,
+    encoding: Encoding<'_>,
     mut write: impl FnMut(usize, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: -f32::from(HALF_RANGE), highest: f32::from(HALF_RANGE - 1) };
-    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
-        return weighted.for_each_panel(
-            simd,
-            #[inline(always)]
-            |first, blocks, panel| {
-                let scales = halves(simd, fit_symmetric(simd, panel, range, Signs::Both).scale);
-                let codes = panel.codes(simd, values(simd, scales), None, range);
-                for g in 0..blocks {
-                    write(first + g, scales[g], &codes[g]);
-                }
-            },
-        );
-    }
-    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, codes) = round_symmetric::<_, HALF_RANGE>(simd, weights);
-        write(i, scale, &codes);
-    }
+    let Some(weighted) = WeightedRow::new(simd, row, encoding) else {
+        for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, codes) = round_symmetric::<_, HALF_RANGE>(simd, weights);
+            write(i, scale, &codes);
+        }
+        return;
+    };
+    weighted.for_each_panel(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let zero = simd.splat(0.0);
+            let (low, high) = panel.extremes(simd);
+            let largest = simd.max(high, simd.sub(zero, low));
+            let of_reference = simd.div(largest, simd.splat(range.lowest));
+            let mut best = Best::new(simd);
+            for reach in reaches(encoding.effort) {
+                let found = fit_symmetric(simd, panel, range, reach.scales).scale;
+                best.consider(simd, panel, range, (found, None));
+            }
+            best.consider(simd, panel, range, (of_reference, None));
+            best.consider(simd, panel, range, (simd.sub(zero, of_reference), None));
+            let scales = best.scale;
+            let codes = panel.codes(simd, scales, None, range);
+            let scales = halves(simd, scales);
+            for g in 0..blocks {
+                write(first + g, scales[g], &codes[g]);
+            }
+        },
+    );
 }
 
 /// Encodes a row for `weight = scale * code + minimum` with codes up to `LARGEST`. `write` takes
@@ -56,31 +135,39 @@ pub(crate) fn encode_symmetric<const HALF_RANGE: u8>(
 pub(crate) fn encode_affine<const LARGEST: u8>(
     simd: impl Simd,
     row: &[f32],
-    importance: Option<&[f32]>,
+    encoding: Encoding<'_>,
     mut write: impl FnMut(usize, HalfLe, HalfLe, &[u8; BLOCK]),
 ) {
     let range = CodeRange { lowest: 0.0, highest: f32::from(LARGEST) };
-    if let Some(weighted) = WeightedRow::new(simd, row, importance) {
-        return weighted.for_each_panel(
-            simd,
-            #[inline(always)]
-            |first, blocks, panel| {
-                let fit = fit_affine(simd, panel, range, MinSign::Any, ENDS);
-                let zero = simd.splat(0.0);
-                let scales = halves(simd, fit.scale);
-                let mins = halves(simd, simd.sub(zero, fit.min));
-                let subtracted = simd.sub(zero, values(simd, mins));
-                let codes = panel.codes(simd, values(simd, scales), Some(subtracted), range);
-                for g in 0..blocks {
-                    write(first + g, scales[g], mins[g], &codes[g]);
-                }
-            },
-        );
-    }
-    for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-        let (scale, min, codes) = round_affine::<_, LARGEST>(simd, weights);
-        write(i, scale, min, &codes);
-    }
+    let Some(weighted) = WeightedRow::new(simd, row, encoding) else {
+        for (i, weights) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+            let (scale, min, codes) = round_affine::<_, LARGEST>(simd, weights);
+            write(i, scale, min, &codes);
+        }
+        return;
+    };
+    weighted.for_each_panel(
+        simd,
+        #[inline(always)]
+        |first, blocks, panel| {
+            let zero = simd.splat(0.0);
+            let (low, high) = panel.extremes(simd);
+            let span = simd.sub(high, low);
+            let of_reference = simd.div(span, simd.splat(range.highest));
+            let mut best = Best::new(simd);
+            for reach in reaches(encoding.effort) {
+                let found = fit_affine(simd, panel, range, MinSign::Any, reach.ends);
+                best.consider(simd, panel, range, (found.scale, Some(found.min)));
+            }
+            best.consider(simd, panel, range, (of_reference, Some(simd.sub(zero, low))));
+            let (scales, mins) = (best.scale, best.min);
+            let codes = panel.codes(simd, scales, Some(mins), range);
+            let (scales, mins) = (halves(simd, scales), halves(simd, simd.sub(zero, mins)));
+            for g in 0..blocks {
+                write(first + g, scales[g], mins[g], &codes[g]);
+            }
+        },
+    );
 }
 
 /// A row with what its errors count.
@@ -90,14 +177,26 @@ struct WeightedRow {
 }
 
 impl WeightedRow {
-    /// `None` where there is no importance, or where it is zero throughout.
+    /// `None` where nothing is searched: without importance that is not zero throughout, at
+    /// [`Effort::Fast`].
     #[inline(always)]
-    fn new(simd: impl Simd, row: &[f32], importance: Option<&[f32]>) -> Option<WeightedRow> {
-        let importance = importance?;
+    fn new(simd: impl Simd, row: &[f32], encoding: Encoding<'_>) -> Option<WeightedRow> {
         let weights: Vec<f32> = row.iter().copied().map(limit).collect();
-        let mut weighted = vec![0.0; row.len()];
-        weigh_by(simd, importance, &weights, &mut weighted)
-            .then_some(WeightedRow { weights, importance: weighted })
+        let mut importance = vec![0.0; row.len()];
+        let given = encoding.importance.is_some_and(
+            #[inline(always)]
+            |given| weigh_by(simd, given, &weights, &mut importance),
+        );
+        if !given {
+            if encoding.effort == Effort::Fast {
+                return None;
+            }
+            let blocks = weights.as_chunks::<BLOCK>().0.iter();
+            for (weights, out) in blocks.zip(importance.as_chunks_mut::<BLOCK>().0) {
+                weigh(simd, weights, None, FLOOR, out);
+            }
+        }
+        Some(WeightedRow { weights, importance })
     }
 
     /// Hands over the row in panels: index of the first block, number of blocks, and the panel,

@@ -214,6 +214,17 @@ impl<const N: usize> Panel<N> {
         (importance, weights)
     }
 
+    /// Sums of the weights' squares, as their errors count.
+    #[inline(always)]
+    pub(super) fn energy<S: Simd>(&self, simd: S) -> S::F {
+        let mut energy = simd.splat(0.0);
+        for (w, q) in self.weights.iter().zip(&self.importance) {
+            let w = simd.load(&w.0);
+            energy = simd.mul_add(simd.mul(simd.load(&q.0), w), w, energy);
+        }
+        energy
+    }
+
     /// Smallest and largest weight of each group.
     #[inline(always)]
     pub(super) fn extremes<S: Simd>(&self, simd: S) -> (S::F, S::F) {

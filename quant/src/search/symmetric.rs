@@ -3,19 +3,23 @@
 use super::panel::{CodeRange, Panel, inverse_or_zero};
 use crate::kernels::Simd;
 
-/// Trial scales put the largest magnitude of a group between `lowest - REACH` and
-/// `lowest + REACH` codes, in `TRIALS` steps. On the fixture's weights, four times as many lower no
-/// format's error by a thousandth.
-const REACH: f32 = 1.2;
-const TRIALS: usize = 9;
+/// Which scales are tried.
+#[derive(Clone, Copy)]
+pub(super) struct ScaleTrials {
+    /// How many of each sign.
+    pub(super) count: usize,
+    /// They put the largest magnitude of a group between `lowest - reach` and `lowest + reach`
+    /// codes.
+    pub(super) reach: f32,
+    pub(super) signs: Signs,
+}
 
 /// Which signs of a scale are tried.
 #[derive(Clone, Copy)]
 pub(super) enum Signs {
     /// The one that gives the weight of largest magnitude the lowest code, as there is one more
-    /// code on that side. In super-blocks the other lowers the error by less than a thousandth.
+    /// code on that side.
     OfExtreme,
-    /// Both: in blocks of 32 with importance that lowers Q4_0's error by 0.6 %.
     Both,
 }
 
@@ -40,7 +44,7 @@ pub(super) fn fit_symmetric<S: Simd, const N: usize>(
     simd: S,
     panel: &Panel<N>,
     range: CodeRange,
-    signs: Signs,
+    trials: ScaleTrials,
 ) -> SymmetricFit<S> {
     let zero = simd.splat(0.0);
     let (low, high) = panel.extremes(simd);
@@ -48,11 +52,11 @@ pub(super) fn fit_symmetric<S: Simd, const N: usize>(
     let extreme = simd.select(simd.gt(high, depth), high, low);
     let per_code = inverse_or_zero(simd, extreme);
     let mut best = Best { gain: zero, fit: SymmetricFit { scale: zero, curvature: zero } };
-    for trial in 0..TRIALS {
-        let step = 2.0 * REACH / (TRIALS - 1) as f32;
-        let code = range.lowest - REACH + step * trial as f32;
+    for trial in 0..trials.count {
+        let step = 2.0 * trials.reach / (trials.count - 1) as f32;
+        let code = range.lowest - trials.reach + step * trial as f32;
         best.try_inverse(simd, panel, simd.mul(per_code, simd.splat(code)), range);
-        if let Signs::Both = signs {
+        if let Signs::Both = trials.signs {
             best.try_inverse(simd, panel, simd.mul(per_code, simd.splat(-code)), range);
         }
     }

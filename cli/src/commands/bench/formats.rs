@@ -6,7 +6,7 @@ use std::{
 };
 
 use llq_quant::{
-    Activations, FormatInfo, Matrix, Mode, RowError, Scratch, Vector, gemv_with,
+    Activations, Encoding, FormatInfo, Matrix, Mode, RowError, Scratch, Vector, gemv_with,
     kernels::{Isa, Kernels},
     matmul_with,
 };
@@ -80,7 +80,9 @@ impl Subject<'_> {
         let encode = |kernels, bytes: &mut [u8]| -> Result<(), RowError> {
             let rows = values.chunks_exact(self.effort.cols);
             let mut encoded = rows.zip(bytes.chunks_exact_mut(row_bytes as usize));
-            encoded.try_for_each(|(row, out)| self.format.encode_row_with(kernels, row, None, out))
+            encoded.try_for_each(|(row, out)| {
+                self.format.encode_row_with(kernels, row, Encoding::default(), out)
+            })
         };
         let mut expected = bytes.clone();
         encode(self.kernels, &mut bytes).map_err(|_| self.wrong(what))?;
@@ -129,7 +131,7 @@ impl Subject<'_> {
         let mut bytes = vec![0; DISTINCT_ROWS * row_bytes];
         let rows = numbers(3, DISTINCT_ROWS * cols);
         for (row, out) in rows.chunks_exact(cols).zip(bytes.chunks_exact_mut(row_bytes)) {
-            self.format.encode_row(row, None, out).map_err(|_| self.wrong(what))?;
+            self.format.encode_row(row, Encoding::default(), out).map_err(|_| self.wrong(what))?;
         }
         let bytes = bytes.repeat((gemv_bytes / bytes.len()).max(1));
         let rows = bytes.len() / row_bytes;

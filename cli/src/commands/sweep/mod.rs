@@ -28,7 +28,7 @@ use super::{
     perplexity, produce,
 };
 use crate::{
-    args::{EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
+    args::{EffortArgs, EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
     escape::Escaped,
     output::{Form, Output},
     type_args::TypeArgs,
@@ -59,6 +59,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     purity: PurityArgs,
+
+    #[command(flatten)]
+    effort: EffortArgs,
 
     #[command(flatten)]
     tensors: TypeArgs,
@@ -149,6 +152,7 @@ fn plans(args: &Args, source: &dyn Source, output: &Output) -> anyhow::Result<Ve
                 output: Types::Recipe(recipe),
                 rules: rules.clone(),
                 imatrix: imatrix.clone(),
+                effort: args.effort.effort(),
                 ..Request::default()
             };
             let plan = produce::plan(source, &request, REQUANTIZE_HINT)?;

@@ -6,7 +6,7 @@
 
 use half::f16;
 use llq_gguf::TensorType;
-use llq_quant::{RowError, format};
+use llq_quant::{Encoding, RowError, format};
 
 /// A withdrawn layout. A block is a scale, a minimum where there is one, the fifth bits of 5-bit
 /// codes, and the codes: `weight = scale * code + minimum`.
@@ -151,7 +151,7 @@ impl OldLayout {
         let out_bytes = columns / self.nearest().block_weights() * self.nearest().block_bytes();
         for (bytes, out) in bytes.chunks_exact(row_bytes).zip(out.chunks_exact_mut(out_bytes)) {
             self.decode_with(bytes, &mut row, |weight| weight);
-            to.encode_row(&row, None, out)?;
+            to.encode_row(&row, Encoding::default(), out)?;
         }
         Ok(())
     }
