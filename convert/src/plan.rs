@@ -138,7 +138,8 @@ impl Plan {
             guide(imatrix, &mut tensors, &mut notes)?;
         }
         if is_adapter(source)
-            && let Some(tensor) = tensors.iter().find(|tensor| !is_plain(tensor.to))
+            && let Some(tensor) =
+                tensors.iter().find(|tensor| tensor.from != tensor.to && !is_plain(tensor.to))
         {
             let (path, mix) = (source.path().to_path_buf(), tensor.to.name());
             return Err(Error::QuantizedAdapter { path, mix });

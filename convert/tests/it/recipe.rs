@@ -151,8 +151,6 @@ fn what_a_plan_writes_makes_the_same_plan() {
     // Whatever tensors are called.
     let odd = "a\"b\\c\n\u{7f}é = [x]";
     let table = TypeTable { mix: Mix::Q8_0, tensors: vec![(odd.to_owned(), TensorType::F16)] };
-    let mut expected = TypeRules::default();
-    expected.push(Tensors::Named(odd.to_owned()), TensorType::F16, "");
     let rules = read(&table.to_toml()).unwrap().rules;
     let error = failure(&path, &Request { rules, ..request });
     assert!(matches!(error, Error::RuleWithoutTensor { tensor, .. } if tensor == odd));
