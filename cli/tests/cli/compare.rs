@@ -17,10 +17,10 @@ fn the_worst_tensors_come_first() {
     exit code 0
     --- stdout
     tensor               A     B         RMSE  relative   largest    cosine
-    output.weight        BF16  Q4_0  8.866e-3   9.044 %  5.835e-2  0.995926
-    blk.4.attn_v.weight  BF16  Q4_0  7.594e-3   8.839 %  3.101e-2  0.996105
-    blk.1.attn_v.weight  BF16  Q4_0  6.000e-3   8.833 %  3.101e-2  0.996105
-    6,819,072 weights                6.900e-3   8.468 %  6.445e-2  0.996422
+    output.weight        BF16  Q4_0  8.433e-3   8.602 %  6.055e-2  0.996298
+    blk.4.attn_v.weight  BF16  Q4_0  7.211e-3   8.394 %  3.314e-2  0.996475
+    blk.5.attn_v.weight  BF16  Q4_0  7.222e-3   8.367 %  2.533e-2  0.996497
+    6,819,072 weights                6.536e-3   8.021 %  6.055e-2  0.996781
     --- stderr
     "#);
 }

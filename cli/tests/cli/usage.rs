@@ -100,6 +100,16 @@ fn help_has_examples_before_options() {
           --pure
               Give every matrix the base type, without the mix's exceptions
 
+          --effort <EFFORT>
+              How long to search for the scales with the least error; best takes several times as long
+
+              Possible values:
+              - fast:    Legacy types as the reference encodes them
+              - default: Scales of all types are searched
+              - best:    More starts, and more steps from each
+              
+              [default: default]
+
           --imatrix <FILE>
               Have errors where they matter least, by what llq imatrix or llama.cpp's tool collected
 

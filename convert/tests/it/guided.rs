@@ -156,7 +156,9 @@ impl Case {
 }
 
 /// With the golden importance, errors are on the mean no more than a thousandth above those in the
-/// golden files, counted as the tool that made them counts, and nowhere a hundredth.
+/// golden files, counted as the tool that made them counts, and nowhere a hundredth. Q2_K and Q3_K
+/// keep the size of the weights, which costs error and gains KL divergence: there it is three and
+/// five hundredths.
 #[test]
 fn guided_errors_do_not_exceed_golden() {
     let Some(path) = shared("golden/imatrix.gguf") else { return };
@@ -182,7 +184,12 @@ fn guided_errors_do_not_exceed_golden() {
         }
         let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
         let worst = ratios.iter().copied().fold(0.0, f64::max);
-        assert!(mean < 1.001 && worst < 1.01, "{}: {mean} mean, {worst} worst", case.golden);
+        let (most, most_anywhere) = match &case.golden[..2] {
+            "q2" | "q3" => (1.03, 1.05),
+            _ => (1.001, 1.01),
+        };
+        let is_as_good = mean < most && worst < most_anywhere;
+        assert!(is_as_good, "{}: {mean} mean, {worst} worst", case.golden);
     }
 }
 
