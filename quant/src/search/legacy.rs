@@ -73,10 +73,10 @@ impl<S: Simd> Best<S> {
         (scale, min): (S::F, Option<S::F>),
     ) {
         let scale = values(simd, halves(simd, scale));
-        let min = match min {
-            Some(min) => Some(values(simd, halves(simd, min))),
-            None => None,
-        };
+        let min = min.map(
+            #[inline(always)]
+            |min| values(simd, halves(simd, min)),
+        );
         let error = panel.error(simd, scale, min, range);
         let better = simd.gt(self.error, error);
         self.error = simd.select(better, error, self.error);
