@@ -88,6 +88,12 @@ impl CalibrationArgs {
             calibrate(&llama, &|name| types.get(name).copied(), &corpus, &options, &folder, &steps)
                 .with_context(|| format!("cannot calibrate {}", path.display()))?;
         drop(steps);
+        if !done.outputs_weighed {
+            output.note(
+                &"rows are rounded each by itself, which gains less: what errors in outputs cost \
+                  would take too much memory here, or is not finite",
+            );
+        }
         if let [first, rest @ ..] = &*done.plain {
             let others = if rest.is_empty() { "" } else { ", …" };
             output.note(&format_args!(

@@ -62,12 +62,13 @@ impl Sensitivities {
         finished: &dyn Finished,
         progress: &dyn CalibrationProgress,
     ) -> Result<Option<Sensitivities>> {
-        let mut sums = Sensitivities::zero(shared);
-        let len: usize = sums.all().iter().map(|moments| moments.sums.len()).sum();
+        // Asked before anything of that size is made.
+        let len = Sensitivities::len(shared);
         if len.saturating_mul(size_of::<f64>()) > MOST_BYTES {
             passes.iter().for_each(|_| progress.step());
             return Ok(None);
         }
+        let mut sums = Sensitivities::zero(shared);
         if let Some(bytes) = finished.load(NAME, len * size_of::<f64>()) {
             let sums_of = sums.all().into_iter().flat_map(|moments| &mut moments.sums);
             for (sum, bytes) in sums_of.zip(bytes.as_chunks().0) {
@@ -93,6 +94,17 @@ impl Sensitivities {
             .store(NAME, &bytes)
             .map_err(|source| Error::Finished { name: NAME.to_owned(), source })?;
         Ok(Some(sums))
+    }
+
+    /// How many sums there are.
+    fn len(shared: &Shared<'_>) -> usize {
+        let square = |size: usize| size.saturating_mul(size);
+        let blocks = shared.llama.blocks.iter().flat_map(|block| {
+            let Weights { query, key, value, output, gate, up, down } = Weights::of(block);
+            [query, key, value, output, gate, up, down].map(|part| square(part.matrix.rows()))
+        });
+        let embedding = square(shared.llama.hyperparameters.embedding_length);
+        blocks.fold(embedding, usize::saturating_add)
     }
 
     fn zero(shared: &Shared<'_>) -> Sensitivities {

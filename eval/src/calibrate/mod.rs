@@ -84,6 +84,9 @@ pub struct Calibrated {
     pub plain: Vec<String>,
     /// Tokens that were used.
     pub tokens: usize,
+    /// Whether it was known what errors in outputs cost: not where that would take too much memory
+    /// or is not finite.
+    pub outputs_weighed: bool,
 }
 
 /// Windows that pass through the model together.
@@ -129,7 +132,8 @@ pub fn calibrate(
     let embedding = sensitivities.as_ref().map(|all| &all.embedding);
     let (mut streams, rounded) =
         Streams::start(&shared, &passes, types, finished, progress, embedding)?;
-    let mut done = Calibrated { tokens, ..Calibrated::default() };
+    let mut done =
+        Calibrated { tokens, outputs_weighed: sensitivities.is_some(), ..Calibrated::default() };
     done.add(rounded);
     for (index, block) in llama.blocks.iter().enumerate() {
         let sensitivity = sensitivities.as_ref().map(|all| &all.blocks[index]);
