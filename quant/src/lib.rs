@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 mod activations;
+mod allocation;
 mod attention;
 mod format;
 mod formats;
@@ -24,6 +25,7 @@ mod rope;
 mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
+pub use allocation::{AllocationError, Candidate, allocate};
 pub use attention::{AttentionScratch, Rows, causal_attention};
 pub use format::Decoded;
 pub use formats_markdown::formats_markdown;
