@@ -29,6 +29,12 @@ impl Corpus {
         self.tokens.len().checked_div(context).unwrap_or(0)
     }
 
+    /// The first `windows` windows of `context` tokens, or all where there are fewer.
+    pub fn first(&self, context: usize, windows: usize) -> Corpus {
+        let tokens = self.windows(context).min(windows) * context;
+        Corpus { tokens: self.tokens[..tokens].to_vec(), window_start: self.window_start }
+    }
+
     /// Deals the whole windows of `context` tokens out to two texts: `windows` of them, spread over
     /// this text, and all others.
     pub fn deal(&self, context: usize, windows: usize) -> (Corpus, Corpus) {

@@ -206,10 +206,8 @@ fn search(
         let mut next = Vec::new();
         for (before, sum) in sums.iter().enumerate() {
             for (place, choice) in front.iter().enumerate() {
-                let bytes = sum.bytes.saturating_add(choice.bytes);
-                if budget - rest_bytes < bytes {
-                    break;
-                }
+                let bytes = sum.bytes.checked_add(choice.bytes);
+                let Some(bytes) = bytes.filter(|&bytes| bytes <= budget - rest_bytes) else { break };
                 let loss = sum.loss + choice.loss;
                 let bound = loss + rest_loss - price * (budget - bytes) as f64;
                 if bound < limit {

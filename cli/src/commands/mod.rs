@@ -10,6 +10,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod allocation;
 mod corpus;
 mod dry_run;
 mod produce;

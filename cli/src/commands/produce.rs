@@ -79,8 +79,16 @@ pub(super) fn withdrawn(request: &Request) -> Withdrawn {
     }
 }
 
-/// Opens the input, plans, and writes; says what came of it.
+/// Makes the file, and prints what came of it.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
+    match (make(job, output)?, output.form()) {
+        (Some(made), Form::Json) => output.json(&made),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the input, plans, and writes; says what came of it. A dry run prints the plan.
+pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>> {
     let started = Instant::now();
     // The name of a split output is only taken if one file turns out to be enough.
     let first = match job.request.split {
@@ -108,7 +116,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         write_recipe(&table, recipe, &job, &paths)?;
     }
     if job.target.run() == Run::Dry {
-        return output.result(&DryRun::of(&*source, &plan, &paths));
+        return output.result(&DryRun::of(&*source, &plan, &paths)).map(|()| None);
     }
 
     let target = (target.path(), job.target.overwrite());
@@ -125,10 +133,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<()> {
         Seconds(elapsed),
         ByteRate { bytes: plan.source_bytes(), elapsed },
     ));
-    match output.form() {
-        Form::Json => output.json(&made),
-        Form::Text => Ok(()),
-    }
+    Ok(Some(made))
 }
 
 /// Writes the types to a file that is none of those read or written.
