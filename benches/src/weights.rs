@@ -64,14 +64,7 @@ pub fn assert_near(found: &[f32], expected: impl IntoIterator<Item = f64>) {
     assert_eq!(count, found.len());
 }
 
-/// Numbers in -1..1 (xorshift).
+/// Numbers in -1..1.
 pub fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(next).collect()
+    llq_fixtures::random(seed).take(len).collect()
 }

@@ -7,6 +7,7 @@ mod escape;
 mod failure;
 mod figures;
 mod interrupt;
+mod open_files;
 mod output;
 mod progress;
 mod table;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, output: &Output) -> anyhow::Result<ExitCode> {
     kernels::select()?;
+    open_files::raise_limit();
     cli.global.build_thread_pool()?;
     cli.command.run(output)
 }

@@ -13,7 +13,6 @@ use crate::{escape::Escaped, output::Output};
 
 /// Types of single tensors, and importance.
 #[derive(Args)]
-#[command(next_help_heading = "Tensors")]
 pub(crate) struct TypeArgs {
     /// Have errors where they matter least, by what llq imatrix or llama.cpp's tool collected
     #[arg(long, value_name = "FILE")]
@@ -35,7 +34,6 @@ pub(crate) struct TypeArgs {
 
 /// A file of types.
 #[derive(Args)]
-#[command(next_help_heading = "Tensors")]
 pub(crate) struct RecipeArgs {
     /// A TOML file that says which tensor gets which type; the options above come first
     #[arg(long, value_name = "FILE")]

@@ -136,6 +136,12 @@ impl Plan {
         if let Some(imatrix) = &request.imatrix {
             guide(imatrix, &mut tensors, &mut notes)?;
         }
+        if is_adapter(source)
+            && let Some(tensor) = tensors.iter().find(|tensor| !is_plain(tensor.to))
+        {
+            let (path, mix) = (source.path().to_path_buf(), tensor.to.name());
+            return Err(Error::QuantizedAdapter { path, mix });
+        }
         if request.output == Output::Auto {
             say_narrowed(source, &tensors, &mut notes);
         }

@@ -59,7 +59,14 @@ impl TypeRecipe {
     /// Where the file is no such TOML; names the line.
     pub fn read(path: &Path) -> Result<TypeRecipe> {
         let bytes = InputFile::read_small(path, MAX_BYTES)?;
-        let text = Text { path, text: String::from_utf8_lossy(&bytes).into_owned() };
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => Text { path, text },
+            Err(error) => {
+                let end = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();
+                return Err(Text { path, text }.error(end..end, "not UTF-8".to_owned()));
+            }
+        };
         let document: Document = toml::from_str(&text.text).map_err(|error| {
             let span = error.span().unwrap_or_default();
             text.error(span, error.message().to_owned())

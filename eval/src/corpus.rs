@@ -40,8 +40,8 @@ impl Corpus {
     pub fn deal(&self, context: usize, windows: usize) -> (Corpus, Corpus) {
         let whole = self.windows(context);
         let dealt = windows.min(whole);
-        let [mut first, mut second] = [(); 2]
-            .map(|()| Corpus { tokens: Vec::new(), window_start: self.window_start });
+        let [mut first, mut second] =
+            [(); 2].map(|()| Corpus { tokens: Vec::new(), window_start: self.window_start });
         for window in 0..whole {
             let is_first = (window + 1) * dealt / whole > window * dealt / whole;
             let to = if is_first { &mut first } else { &mut second };

@@ -252,7 +252,8 @@ mod tests {
     fn neighbouring_blocks_are_measured_together() {
         let kinds = ["attn_q.weight", "ffn_down.weight"];
         let of = |blocks: usize| {
-            let names = (0..blocks).flat_map(|block| kinds.map(|kind| format!("blk.{block}.{kind}")));
+            let names =
+                (0..blocks).flat_map(|block| kinds.map(|kind| format!("blk.{block}.{kind}")));
             let names = names.chain(["output.weight".to_owned()]);
             groups(&names.map(choice).collect::<Vec<_>>())
         };

@@ -27,8 +27,9 @@ fn on_threads(threads: usize, options: &Options) -> Option<Report> {
 
 #[test]
 fn thread_counts_give_the_same_bits() {
-    for mode in [Mode::Exact, Mode::Fast] {
-        let options = short(mode, 40);
+    // A window that is cut for attention, too.
+    let long = Options { context: 300, ..short(Mode::Exact, 1) };
+    for options in [short(Mode::Exact, 40), short(Mode::Fast, 40), long] {
         let one = on_threads(1, &options);
         assert_eq!(one, on_threads(2, &options));
         assert_eq!(one, on_threads(3, &options));

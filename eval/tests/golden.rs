@@ -9,6 +9,7 @@ use std::fs;
 use llq_eval::{Against, Llama, Mode, Report, evaluate};
 use llq_fixtures::shared;
 use llq_gguf::{Model, TensorType};
+use llq_quant::FORMATS;
 use serde_json::Value;
 use support::{corpus, golden, llama_3::tiny_llama_3, options, tiny_llama};
 
@@ -45,7 +46,7 @@ fn measure(subject: &Model, against: Option<&Model>, mode: Mode, text: &str) -> 
 
 fn assert_near(what: &str, found: f64, golden: f64, tolerance: f64) {
     let change = found / golden - 1.0;
-    println!("{what}: {found:.6}, golden {golden:.6}, {:+.4} %", change * 100.0);
+    println!("{what}: {found:.6}, expected {golden:.6}, {:+.4} %", change * 100.0);
     assert!(change.abs() < tolerance, "{what}: {found} is not within {tolerance} of {golden}");
 }
 
@@ -119,6 +120,26 @@ fn all_golden_files() {
         }
         for (file, tensor_type, mode) in files {
             assert_fast_figures(file, tensor_type, mode, text);
+        }
+    }
+}
+
+/// Of each format, and of the plain ones, whose products are the same in both modes, to the bit.
+#[test]
+#[ignore = "minutes: every format in both modes"]
+fn fast_perplexity_is_near_exact_in_every_format() {
+    let Some(tokenizer) = golden("q4_0") else { return };
+    let Some(corpus) = corpus(&tokenizer, "holmes") else { return };
+    for format in FORMATS {
+        let model = tiny_llama(format.tensor_type).unwrap();
+        let llama = Llama::load(&model).unwrap();
+        let [exact, fast] = [Mode::Exact, Mode::Fast].map(|mode| {
+            let options = options(mode, WINDOWS / 4);
+            evaluate(&llama, Against::Nothing, &corpus, &options, &()).unwrap().perplexity
+        });
+        match format.blocks {
+            Some(_) => assert_near(format.name(), fast, exact, 0.001),
+            None => assert_eq!(fast.to_bits(), exact.to_bits(), "{}", format.name()),
         }
     }
 }

@@ -27,11 +27,8 @@ fn errors_fall_with_bits_and_follow_the_inputs() {
     assert!(plain[0] < 0.2 && plain[3] < 1e-4 && plain[3] > 0.0, "{plain:?}");
 
     let mut squares = vec![0.0; 256];
-    let inputs = |squares: Vec<f64>| ChannelSquares {
-        tensor: choice.tensor.clone(),
-        squares,
-        tokens: 1,
-    };
+    let inputs =
+        |squares: Vec<f64>| ChannelSquares { tensor: choice.tensor.clone(), squares, tokens: 1 };
     assert_eq!(encoding_errors(&model, &choice, Some(&inputs(squares.clone()))).unwrap(), [0.0; 4]);
     squares[7] = 3.0;
     let one = encoding_errors(&model, &choice, Some(&inputs(squares))).unwrap();
@@ -51,10 +48,8 @@ fn the_trial_is_the_model_with_that_matrix_encoded() {
     let options = options(Mode::Exact, 2);
     let (_, recorded) = record(&base, &corpus, &options, &()).unwrap();
     let choices = ["token_embd.weight", "blk.3.attn_v.weight", "output.weight"].map(choice);
-    let errors: Vec<Vec<f64>> = choices
-        .iter()
-        .map(|choice| encoding_errors(&base_model, choice, None).unwrap())
-        .collect();
+    let errors: Vec<Vec<f64>> =
+        choices.iter().map(|choice| encoding_errors(&base_model, choice, None).unwrap()).collect();
     let on = (&recorded, &corpus);
     let found = sensitivities(&base_model, &choices, &errors, 4.6, on, &options, &()).unwrap();
 

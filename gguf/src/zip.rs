@@ -190,7 +190,10 @@ fn find_directory<F: ReadAt + ?Sized>(file: &F) -> Result<Checked<Directory>, F:
     let tail_bytes = file.size().min(END_BYTES as u64 + u64::from(u16::MAX));
     let tail_start = file.size() - tail_bytes;
     let tail = file.read(tail_start, tail_bytes)?;
-    let Some(at) = find_end(&tail) else { return Ok(Err(ZipError::NoDirectory)) };
+    let at = match find_end(&tail) {
+        Ok(at) => at,
+        Err(problem) => return Ok(Err(problem)),
+    };
     let end = Fields(&tail[at..]);
     let end_start = tail_start + at as u64;
     let (this_disk, first_disk) = (end.u16(4), end.u16(6));
@@ -210,12 +213,18 @@ fn find_directory<F: ReadAt + ?Sized>(file: &F) -> Result<Checked<Directory>, F:
 }
 
 /// The last end record whose comment reaches to the end of the file.
-fn find_end(tail: &[u8]) -> Option<usize> {
-    let last = tail.len().checked_sub(END_BYTES)?;
-    (0..=last).rev().find(|&at| {
-        tail[at..].starts_with(END)
-            && usize::from(Fields(&tail[at..]).u16(20)) == tail.len() - at - END_BYTES
-    })
+fn find_end(tail: &[u8]) -> Checked<usize> {
+    let places = tail.windows(END_BYTES).enumerate().rev();
+    let ends = places
+        .filter(|(_, record)| record.starts_with(END))
+        .map(|(at, record)| (at, at + END_BYTES + usize::from(Fields(record).u16(20))));
+    match ends.clone().find(|&(_, end)| end == tail.len()) {
+        Some((at, _)) => Ok(at),
+        None if ends.clone().any(|(_, end)| end < tail.len()) => {
+            Err(ZipError::Directory("more bytes follow its end, with which the file must end"))
+        }
+        None => Err(ZipError::NoDirectory),
+    }
 }
 
 /// The 64-bit end record, where there is one, and its place.

@@ -128,6 +128,15 @@ fn a_projector_beside_the_model_is_passed_over() {
 }
 
 #[test]
+fn bytes_behind_the_archive_are_named() {
+    let mut file = llamafile(&[stored("m.gguf", &model("llama"))]);
+    file.extend(b"signature");
+    let error = refused(file);
+    assert!(matches!(&error, Error::Archive { .. }), "{error}");
+    assert!(error.to_string().contains("more bytes follow its end"), "{error}");
+}
+
+#[test]
 fn not_just_one_model_is_refused() {
     let inside = model("llama");
     let two = refused(llamafile(&[stored("x.gguf", &inside), stored("y.gguf", &inside)]));

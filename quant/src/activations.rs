@@ -129,7 +129,8 @@ impl Activations {
     }
 
     /// Places for `tokens` tokens of other values, in the same buffers. They will be fit for the
-    /// products by `matrices`, in which all have `cols` columns.
+    /// products by `matrices`, in which all have `cols` columns. In [`Mode::Fast`] products by plain
+    /// and by block formats take different forms, of which only those are made that `matrices` need.
     ///
     /// # Panics
     /// If the columns of the matrices differ from `cols`.
@@ -193,7 +194,7 @@ impl Activations {
 
     /// Whether products by block formats use 8-bit activations.
     pub(crate) fn is_quantized(&self) -> bool {
-        self.forms != Forms::Plain
+        self.mode == Mode::Fast
     }
 
     /// All columns of tile `tile`.
@@ -210,6 +211,7 @@ impl Activations {
         start: usize,
         len: usize,
     ) -> CodeTile<'_> {
+        assert!(self.forms != Forms::Plain, "activations were made for plain formats only");
         let first = tile * self.cols + start;
         let sums = if group == 16 { &self.quantized.by_16 } else { &self.quantized.by_32 };
         CodeTile {
@@ -337,4 +339,24 @@ fn grown<T: bytemuck::Zeroable + Copy>(buffer: &mut Vec<T>, len: usize) -> &mut 
         buffer.resize(len, T::zeroed());
     }
     &mut buffer[..len]
+}
+
+#[cfg(test)]
+mod tests {
+    use llq_gguf::TensorType;
+
+    use super::*;
+    use crate::{Scratch, matmul};
+
+    #[test]
+    #[should_panic(expected = "made for plain formats only")]
+    fn a_fast_product_is_not_silently_exact() {
+        let plain = Matrix::new(TensorType::F32, 1, 32, &[0; 128]).unwrap();
+        let blocks = Matrix::new(TensorType::Q8_0, 1, 32, &[0; 34]).unwrap();
+        let mut x = Activations::empty(Mode::Fast);
+        for part in x.parts(1, 32, &[&plain]) {
+            part.fill(&[0.0; 32]);
+        }
+        matmul(&blocks, &x, &mut [0.0], &mut Scratch::default());
+    }
 }

@@ -184,12 +184,7 @@ struct Sum {
 
 /// The best choice, if there is a better one than `greedy`. `price` makes the bound tight; any would
 /// be right.
-fn search(
-    fronts: &[Vec<Choice>],
-    greedy: &[usize],
-    price: f64,
-    budget: u64,
-) -> Option<Vec<usize>> {
+fn search(fronts: &[Vec<Choice>], greedy: &[usize], price: f64, budget: u64) -> Option<Vec<usize>> {
     let greedy_loss: f64 = fronts.iter().zip(greedy).map(|(front, &place)| front[place].loss).sum();
     let priced = |choice: &Choice| choice.loss + price * choice.bytes as f64;
     // Of the tensors from each one on, the smallest bytes and the smallest priced losses.
@@ -207,7 +202,9 @@ fn search(
         for (before, sum) in sums.iter().enumerate() {
             for (place, choice) in front.iter().enumerate() {
                 let bytes = sum.bytes.checked_add(choice.bytes);
-                let Some(bytes) = bytes.filter(|&bytes| bytes <= budget - rest_bytes) else { break };
+                let Some(bytes) = bytes.filter(|&bytes| bytes <= budget - rest_bytes) else {
+                    break;
+                };
                 let loss = sum.loss + choice.loss;
                 let bound = loss + rest_loss - price * (budget - bytes) as f64;
                 if bound < limit {
@@ -333,7 +330,8 @@ mod tests {
         }
         assert_eq!(allocate(&[], 0), Ok(vec![]));
         // Sizes that only together are too large to count.
-        let wide = vec![Candidate { bytes: 1, loss: 1.0 }, Candidate { bytes: u64::MAX, loss: 0.0 }];
+        let wide =
+            vec![Candidate { bytes: 1, loss: 1.0 }, Candidate { bytes: u64::MAX, loss: 0.0 }];
         assert_eq!(allocate(&[wide.clone(), wide], u64::MAX), Ok(vec![0, 0]));
     }
 }

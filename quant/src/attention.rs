@@ -52,6 +52,9 @@ pub struct AttentionScratch {
 /// of `queries` share the keys and values, and their rows belong to the last positions:
 /// `out[(position * heads + head) * values.cols + c]`.
 ///
+/// A value that a query must not see has weight zero, which hides what is finite: NaN or infinity
+/// makes NaN of the outputs of up to 31 queries before it, too.
+///
 /// # Panics
 /// If the heads of the queries differ in shape or have more rows than there are keys, keys and
 /// values differ in rows, queries and keys in columns, or `out` has another length.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 use llq_gguf::TensorType;
 
-use crate::kernels::Simd;
+use crate::kernels::{LANES, Simd};
 
 /// Most weights that a block has: a super-block of the K-quants.
 pub(crate) const MAX_BLOCK_WEIGHTS: usize = 256;
@@ -36,6 +36,8 @@ impl Decoded {
 pub(crate) trait BlockFormat: 'static {
     /// Wire id, name and sizes.
     const TENSOR_TYPE: TensorType;
+    /// Weights of a block. A constant, because loops over a block must have a known length.
+    const BLOCK_WEIGHTS: usize = Self::TENSOR_TYPE.block_weights();
     /// What the format is, in one line for `llq formats`.
     const SUMMARY: &'static str;
     /// What a weight is, and where its fields lie: byte offsets in the block, then the field. A
@@ -47,14 +49,22 @@ pub(crate) trait BlockFormat: 'static {
     const HAS_MIN: bool;
     /// Bits of a code; signed codes are two's complement.
     const CODE_BITS: u32;
+    /// The smallest code.
+    const LOWEST: i8 = if Self::HAS_MIN { 0 } else { -1 << (Self::CODE_BITS - 1) };
+    /// What is added to a code as it lies in the block: only codes of eight bits bear a sign there.
+    const BIAS: i8 = if Self::CODE_BITS == 8 { 0 } else { Self::LOWEST };
     /// Byte ranges of the block's numbers of more than one byte: big-endian files have these the
     /// other way round.
     const NUMBERS: &'static [Range<usize>];
     /// One block as it lies in the file: `#[repr(C)]`, alignment 1, no padding.
     type Block: Pod;
 
-    /// Reads a block.
-    fn decode<S: Simd>(simd: S, block: &Self::Block, out: &mut Decoded);
+    /// The scales of the groups of blocks, one block after another, and their minima where the
+    /// format has such; otherwise `mins` stays as it was.
+    fn numbers<S: Simd>(simd: S, blocks: &[Self::Block], scales: &mut [f32], mins: &mut [f32]);
+
+    /// The codes of weights `32 * part ..` of a block, [`BIAS`](Self::BIAS) not yet added.
+    fn codes<S: Simd>(simd: S, block: &Self::Block, part: usize) -> S::B;
 
     /// Encodes a row of whole blocks so that the squared error, weighted by `importance` (one
     /// weight per column; `None` is the format's own weighting), is small.
@@ -84,10 +94,18 @@ pub(crate) trait PlainFormat: 'static {
     /// The nearest element, ties to even.
     fn from_f32(weight: f32) -> Self::Element;
 
+    /// [`to_f32`](Self::to_f32) of sixteen elements.
+    fn load<S: Simd>(simd: S, elements: &[Self::Element; LANES]) -> S::F;
+
     /// [`to_f32`](Self::to_f32) of each element.
     #[inline(always)]
-    fn read<S: Simd>(_simd: S, elements: &[Self::Element], out: &mut [f32]) {
-        for (&element, weight) in elements.iter().zip(out) {
+    fn read<S: Simd>(simd: S, elements: &[Self::Element], out: &mut [f32]) {
+        let (elements, elements_rest) = elements.as_chunks::<LANES>();
+        let (out, out_rest) = out.as_chunks_mut::<LANES>();
+        for (elements, out) in elements.iter().zip(out) {
+            simd.store(Self::load(simd, elements), out);
+        }
+        for (&element, weight) in elements_rest.iter().zip(out_rest) {
             *weight = Self::to_f32(element);
         }
     }

@@ -1,47 +1,50 @@
 //! One token: a matrix by a vector, straight from the bytes of the blocks.
 
-use bytemuck::{bytes_of, cast_slice};
+use bytemuck::{Zeroable, cast_slice};
 
 use crate::{
     activations::Mode,
-    format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, PlainFormat},
-    kernels::{
-        self, ACTIVATION_GROUP, CodeSigns, Kernels, LANES, LaneSums, QUAD_CODES, Simd, Work,
-    },
+    decoding::dequantize,
+    format::{BlockFormat, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
+    kernels::{self, ACTIVATION_GROUP, BYTES, CodeSigns, Kernels, LANES, LaneSums, Simd, Work},
     matmul::Matrix,
 };
 
-/// Columns that are multiplied at a time: a super-block, or as many blocks as fill one.
-const CHUNK: usize = MAX_BLOCK_WEIGHTS;
+/// Columns whose scales are read before their codes: so a product never waits for its scale, which
+/// is many steps from the bytes of the block.
+const RUN: usize = 1024;
+
+/// Columns that one step takes: 64 for either chain.
+const STEP: usize = 128;
+
+/// Most groups in a run.
+const GROUPS: usize = RUN / MIN_GROUP;
 
 /// How far ahead of their use weights are fetched, in bytes.
 const AHEAD: usize = 2048;
-
-/// Groups of 16 columns in a chunk; groups of 32 take the first half of as many places.
-const GROUPS: usize = CHUNK / 16;
 
 /// The activations of one token, made ready for [`gemv`]. In [`Mode::Fast`] they are quantized as
 /// [`Activations`](crate::Activations) are.
 #[derive(Debug)]
 pub struct Vector {
     values: Vec<f32>,
-    /// Empty in [`Mode::Exact`], and where the columns are no whole groups.
-    chunks: Vec<Chunk>,
+    /// `None` in [`Mode::Exact`], and where the columns are no whole groups.
+    quantized: Option<Quantized>,
 }
 
-/// The quantized activations of 256 columns, zero behind the last.
-#[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    codes: [[i8; QUAD_CODES]; CHUNK / QUAD_CODES],
+/// Quantized activations, zero behind the last up to a whole run.
+#[derive(Debug)]
+struct Quantized {
+    codes: Vec<[i8; BYTES]>,
     by_16: GroupNumbers,
     by_32: GroupNumbers,
 }
 
 /// Of each group of columns the scale, and the scale times the sum of the codes.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct GroupNumbers {
-    scales: [f32; GROUPS],
-    sums: [f32; GROUPS],
+    scales: Vec<f32>,
+    sums: Vec<f32>,
 }
 
 impl Vector {
@@ -52,12 +55,9 @@ impl Vector {
 
     /// [`new`](Self::new) by the code of a given instruction set.
     pub fn with(kernels: &Kernels, mode: Mode, values: &[f32]) -> Vector {
-        let mut vector = Vector { values: values.to_vec(), chunks: Vec::new() };
-        if mode == Mode::Fast && values.len().is_multiple_of(ACTIVATION_GROUP) {
-            vector.chunks =
-                values.chunks(CHUNK).map(|values| Chunk::new(kernels, values)).collect();
-        }
-        vector
+        let quantizable = mode == Mode::Fast && values.len().is_multiple_of(ACTIVATION_GROUP);
+        let quantized = quantizable.then(|| Quantized::new(kernels, values));
+        Vector { values: values.to_vec(), quantized }
     }
 
     /// Number of columns.
@@ -66,28 +66,28 @@ impl Vector {
     }
 }
 
-impl Chunk {
-    fn new(kernels: &Kernels, values: &[f32]) -> Chunk {
-        let none = GroupNumbers { scales: [0.0; GROUPS], sums: [0.0; GROUPS] };
-        let mut chunk = Chunk { codes: [[0; QUAD_CODES]; 4], by_16: none.clone(), by_32: none };
-        let codes = &mut chunk.codes.as_flattened_mut()[..values.len()];
-        let scales = &mut chunk.by_32.scales[..values.len() / ACTIVATION_GROUP];
-        kernels.quantize_row(values, codes, scales);
-        for (group, scale) in chunk.by_16.scales.iter_mut().enumerate() {
-            *scale = chunk.by_32.scales[group / 2];
-        }
-        chunk.by_16.fill_sums::<16>(chunk.codes.as_flattened());
-        chunk.by_32.fill_sums::<32>(chunk.codes.as_flattened());
-        chunk
+impl Quantized {
+    fn new(kernels: &Kernels, values: &[f32]) -> Quantized {
+        let groups = values.len() / ACTIVATION_GROUP;
+        let padded = values.len().next_multiple_of(RUN) / ACTIVATION_GROUP;
+        let mut codes = vec![[0; ACTIVATION_GROUP]; padded];
+        let mut scales = vec![0.0; padded];
+        kernels.quantize_row(values, codes[..groups].as_flattened_mut(), &mut scales[..groups]);
+        let halves = scales.iter().flat_map(|&scale| [scale; 2]).collect();
+        let by_16 = GroupNumbers::new(halves, codes.as_flattened().as_chunks::<16>().0);
+        Quantized { by_16, by_32: GroupNumbers::new(scales, &codes), codes }
+    }
+
+    fn of_groups_of(&self, group: usize) -> &GroupNumbers {
+        if group == MIN_GROUP { &self.by_16 } else { &self.by_32 }
     }
 }
 
 impl GroupNumbers {
-    fn fill_sums<const GROUP: usize>(&mut self, codes: &[i8]) {
-        let groups = codes.as_chunks::<GROUP>().0;
-        for ((sum, scale), codes) in self.sums.iter_mut().zip(self.scales).zip(groups) {
-            *sum = scale * f32::from(codes.iter().map(|&code| i16::from(code)).sum::<i16>());
-        }
+    fn new<const GROUP: usize>(scales: Vec<f32>, codes: &[[i8; GROUP]]) -> GroupNumbers {
+        let sum = |codes: &[i8; GROUP]| codes.iter().map(|&code| i16::from(code)).sum::<i16>();
+        let sums = scales.iter().zip(codes).map(|(scale, codes)| scale * f32::from(sum(codes)));
+        GroupNumbers { sums: sums.collect(), scales }
     }
 }
 
@@ -98,7 +98,8 @@ impl GroupNumbers {
 /// two chains of sixteen lanes. Blocks in [`Mode::Fast`]: with `d` the exact integer sum of
 /// code times code over four columns, lane `c / 4 % 16` of chain `c / 64 % 2` takes
 /// `fma(d, weight scale * activation scale, lane)`; the minima times the sums of the activations
-/// are summed beside, one lane for each group of a super-block, and subtracted.
+/// are summed beside, group `g` in lane `g % 16`, and subtracted. Codes of fewer than eight bits
+/// are counted from the lowest, which is a minimum too.
 ///
 /// # Panics
 /// If the columns of `w` and `x` differ, or `out` has another length than `w` has rows.
@@ -126,19 +127,34 @@ pub(crate) struct PlainRows<'a, F: PlainFormat> {
 impl<F: PlainFormat> Work for PlainRows<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let rows = self.elements.chunks_exact(self.x.cols());
-        for (row, out) in rows.zip(self.out) {
-            let mut sums = LaneSums::zero(simd);
-            let mut weights = [0.0; CHUNK];
-            for (elements, x) in row.chunks(CHUNK).zip(self.x.values.chunks(CHUNK)) {
-                simd.prefetch_behind(cast_slice(elements), AHEAD);
-                let weights = &mut weights[..elements.len()];
-                F::read(simd, elements, weights);
-                sums.add_products(simd, weights, x);
-            }
-            *out = sums.total(simd);
+        for (row, out) in self.elements.chunks_exact(self.x.cols()).zip(self.out) {
+            *out = plain_row::<S, F>(simd, row, &self.x.values);
         }
     }
+}
+
+#[inline(always)]
+fn plain_row<S: Simd, F: PlainFormat>(simd: S, row: &[F::Element], x: &[f32]) -> f32 {
+    let mut sums = LaneSums::zero(simd);
+    let (row, row_rest) = row.as_chunks::<LANES>();
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (row, row_last) = row.as_chunks::<2>();
+    let (x, x_last) = x.as_chunks::<2>();
+    for (weights, x) in row.iter().zip(x) {
+        simd.prefetch_behind(cast_slice(weights.as_flattened()), AHEAD);
+        sums.add::<0>(simd, F::load(simd, &weights[0]), simd.load(&x[0]));
+        sums.add::<1>(simd, F::load(simd, &weights[1]), simd.load(&x[1]));
+    }
+    for (weights, x) in row_last.iter().zip(x_last) {
+        sums.add::<0>(simd, F::load(simd, weights), simd.load(x));
+    }
+    if !row_rest.is_empty() {
+        let (mut weights, mut padded) = ([F::Element::zeroed(); LANES], [0.0; LANES]);
+        weights[..row_rest.len()].copy_from_slice(row_rest);
+        padded[..x_rest.len()].copy_from_slice(x_rest);
+        sums.add::<1>(simd, F::load(simd, &weights), simd.load(&padded));
+    }
+    sums.total(simd)
 }
 
 /// Rows of blocks by a vector.
@@ -151,12 +167,11 @@ pub(crate) struct BlockRows<'a, F: BlockFormat> {
 impl<F: BlockFormat> Work for BlockRows<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let blocks = self.x.cols() / F::TENSOR_TYPE.block_weights();
+        let blocks = self.x.cols() / F::BLOCK_WEIGHTS;
         for (row, out) in self.blocks.chunks_exact(blocks).zip(self.out) {
-            *out = if self.x.chunks.is_empty() {
-                exact_row::<S, F>(simd, row, &self.x.values)
-            } else {
-                fast_row::<S, F>(simd, row, &self.x.chunks)
+            *out = match &self.x.quantized {
+                None => exact_row::<S, F>(simd, row, &self.x.values),
+                Some(x) => fast_row::<S, F>(simd, row, x),
             };
         }
     }
@@ -165,75 +180,148 @@ impl<F: BlockFormat> Work for BlockRows<'_, F> {
 #[inline(always)]
 fn exact_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[f32]) -> f32 {
     let mut sums = LaneSums::zero(simd);
-    let mut decoded = Decoded::ZERO;
     let mut weights = [0.0; MAX_BLOCK_WEIGHTS];
-    let weights = &mut weights[..F::TENSOR_TYPE.block_weights()];
-    for (block, x) in row.iter().zip(x.chunks_exact(weights.len())) {
-        simd.prefetch_behind(bytes_of(block), AHEAD);
-        F::decode(simd, block, &mut decoded);
-        decoded.weights(F::GROUP, weights);
+    let blocks = MAX_BLOCK_WEIGHTS / F::BLOCK_WEIGHTS;
+    for (blocks, x) in row.chunks(blocks).zip(x.chunks(MAX_BLOCK_WEIGHTS)) {
+        simd.prefetch_behind(cast_slice(blocks), AHEAD);
+        let weights = &mut weights[..x.len()];
+        dequantize::<S, F>(simd, blocks, weights);
         sums.add_products(simd, weights, x);
     }
     sums.total(simd)
 }
 
 #[inline(always)]
-fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &[Chunk]) -> f32 {
-    let block_weights = F::TENSOR_TYPE.block_weights();
-    let signs = if F::HAS_MIN { CodeSigns::NonNegative } else { CodeSigns::Both };
+fn fast_row<S: Simd, F: BlockFormat>(simd: S, row: &[F::Block], x: &Quantized) -> f32 {
+    let numbers = x.of_groups_of(F::GROUP);
+    // Each a variable of its own: in one structure with an array, sums would stay in memory.
     let mut sums = LaneSums::zero(simd);
     let mut mins = simd.splat(0.0);
-    let mut decoded = Decoded::ZERO;
-    for (blocks, x) in row.chunks(CHUNK / block_weights).zip(x) {
-        simd.prefetch_behind(cast_slice(blocks), AHEAD);
-        let numbers = if F::GROUP == 16 { &x.by_16 } else { &x.by_32 };
-        if block_weights == CHUNK {
-            F::decode(simd, &blocks[0], &mut decoded);
-        } else {
-            decode_side_by_side::<S, F>(simd, blocks, &mut decoded);
-        }
-        let scales = simd.mul(simd.load(&decoded.scales), simd.load(&numbers.scales));
-        let mut stored = [0.0; LANES];
-        simd.store(scales, &mut stored);
-        let codes = decoded.codes.as_chunks::<QUAD_CODES>().0;
-        for pair in 0..CHUNK / QUAD_CODES / 2 {
-            let (even, odd) = (2 * pair, 2 * pair + 1);
-            let dots = simd.dot_quads(&codes[even], &x.codes[even], signs);
-            sums.add::<0>(simd, dots, spread::<S, F>(simd, &stored, even));
-            let dots = simd.dot_quads(&codes[odd], &x.codes[odd], signs);
-            sums.add::<1>(simd, dots, spread::<S, F>(simd, &stored, odd));
-        }
-        if F::HAS_MIN {
-            mins = simd.mul_add(simd.load(&decoded.mins), simd.load(&numbers.sums), mins);
-        }
+    let mut scales = [0.0; GROUPS];
+    let activations = x.codes.as_chunks().0.iter();
+    let activations = activations.zip(numbers.scales.chunks_exact(RUN / F::GROUP));
+    let activations = activations.zip(numbers.sums.chunks_exact(RUN / F::GROUP));
+    let runs = row.chunks(RUN / F::BLOCK_WEIGHTS);
+    for (blocks, ((codes, activation_scales), activation_sums)) in runs.zip(activations) {
+        let activations = (activation_scales, activation_sums);
+        mins = read_numbers::<S, F>(simd, blocks, activations, &mut scales, mins);
+        sums = add_codes::<S, F>(simd, blocks, codes, &scales, sums);
     }
-    sums.minus(simd, mins).total(simd)
+    // Minus the lowest code, a power of two: exact.
+    let lowest = if F::HAS_MIN { 1.0 } else { -f32::from(F::BIAS) };
+    sums.minus(simd, simd.mul(mins, simd.splat(lowest))).total(simd)
+}
+
+/// Makes `scales` the products of the scales of the weights and of the activations, and returns
+/// `mins` with the minima times the sums of the activations added; where there are none, with the
+/// scales times these.
+#[inline(always)]
+fn read_numbers<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    (activation_scales, activation_sums): (&[f32], &[f32]),
+    scales: &mut [f32; GROUPS],
+    mut mins: S::F,
+) -> S::F {
+    let groups = blocks.len() * F::BLOCK_WEIGHTS / F::GROUP;
+    let mut own_mins = [0.0; GROUPS];
+    F::numbers(simd, blocks, &mut scales[..groups], &mut own_mins[..groups]);
+    let own = scales.as_chunks_mut::<LANES>().0.iter_mut().zip(own_mins.as_chunks().0);
+    let activations = activation_scales.as_chunks().0.iter().zip(activation_sums.as_chunks().0);
+    for ((own_scales, own_mins), (scales, sums)) in own.zip(activations) {
+        let own = simd.load(own_scales);
+        if F::HAS_MIN {
+            mins = simd.mul_add(simd.load(own_mins), simd.load(sums), mins);
+        } else if F::BIAS != 0 {
+            mins = simd.mul_add(own, simd.load(sums), mins);
+        }
+        simd.store(simd.mul(own, simd.load(scales)), own_scales);
+    }
+    mins
+}
+
+#[inline(always)]
+fn add_codes<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    activations: &[[i8; BYTES]; RUN / BYTES],
+    scales: &[f32; GROUPS],
+    mut sums: LaneSums<S>,
+) -> LaneSums<S> {
+    let in_step = STEP.div_ceil(F::BLOCK_WEIGHTS);
+    let weights = in_step * F::BLOCK_WEIGHTS;
+    let scales = scales.chunks_exact(weights / F::GROUP);
+    let mut numbers = activations.chunks_exact(weights / BYTES).zip(scales);
+    let steps = blocks.chunks_exact(in_step);
+    let rest = steps.remainder();
+    for (blocks, (activations, scales)) in steps.zip(&mut numbers) {
+        simd.prefetch_behind(cast_slice(blocks), AHEAD);
+        add_step::<S, F>(simd, blocks, activations, scales, &mut sums);
+    }
+    if let (false, Some((activations, scales))) = (rest.is_empty(), numbers.next()) {
+        let mut padded = [F::Block::zeroed(); STEP / BYTES];
+        padded[..rest.len()].copy_from_slice(rest);
+        add_step::<S, F>(simd, &padded[..in_step], activations, scales, &mut sums);
+    }
+    sums
+}
+
+/// Adds the products of a super-block, or of as many blocks as [`STEP`] columns have.
+#[inline(always)]
+fn add_step<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    activations: &[[i8; BYTES]],
+    scales: &[f32],
+    sums: &mut LaneSums<S>,
+) {
+    for_chains::<S, F>(simd, blocks, activations, scales, sums, 0);
+    if F::BLOCK_WEIGHTS > STEP {
+        for_chains::<S, F>(simd, blocks, activations, scales, sums, 2);
+    }
+}
+
+/// 64 columns for either chain, from `64 * quad` on.
+#[inline(always)]
+fn for_chains<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    activations: &[[i8; BYTES]],
+    scales: &[f32],
+    sums: &mut LaneSums<S>,
+    quad: usize,
+) {
+    let dots = dots_of::<S, F>(simd, blocks, activations, quad);
+    sums.add::<0>(simd, dots, spread::<S, F>(simd, scales, quad));
+    let dots = dots_of::<S, F>(simd, blocks, activations, quad + 1);
+    sums.add::<1>(simd, dots, spread::<S, F>(simd, scales, quad + 1));
+}
+
+/// The sums of four columns each of `64 * quad..`.
+#[inline(always)]
+fn dots_of<S: Simd, F: BlockFormat>(
+    simd: S,
+    blocks: &[F::Block],
+    activations: &[[i8; BYTES]],
+    quad: usize,
+) -> S::F {
+    let in_block = F::BLOCK_WEIGHTS / BYTES;
+    let signs = if F::CODE_BITS == 8 { CodeSigns::Both } else { CodeSigns::NonNegative };
+    let (low, high) = (2 * quad, 2 * quad + 1);
+    let codes = [
+        F::codes(simd, &blocks[low / in_block], low % in_block),
+        F::codes(simd, &blocks[high / in_block], high % in_block),
+    ];
+    simd.dot_quads(codes, &activations.as_chunks().0[quad], signs)
 }
 
 /// The scales of the groups of columns `64 * quad..`, each in the lanes of its columns.
 #[inline(always)]
-fn spread<S: Simd, F: BlockFormat>(simd: S, scales: &[f32; LANES], quad: usize) -> S::F {
-    if F::GROUP == 16 {
+fn spread<S: Simd, F: BlockFormat>(simd: S, scales: &[f32], quad: usize) -> S::F {
+    if F::GROUP == MIN_GROUP {
         simd.spread_4(&scales.as_chunks().0[quad])
     } else {
         simd.spread_2(&scales.as_chunks().0[quad])
-    }
-}
-
-/// Reads blocks of fewer weights than a chunk as if they were one; what is missing is zero.
-#[inline(always)]
-fn decode_side_by_side<S: Simd, F: BlockFormat>(simd: S, blocks: &[F::Block], out: &mut Decoded) {
-    let weights = F::TENSOR_TYPE.block_weights();
-    let groups = weights / F::GROUP;
-    if blocks.len() * weights < CHUNK {
-        *out = Decoded::ZERO;
-    }
-    let mut decoded = Decoded::ZERO;
-    for (i, block) in blocks.iter().enumerate() {
-        F::decode(simd, block, &mut decoded);
-        out.codes[i * weights..][..weights].copy_from_slice(&decoded.codes[..weights]);
-        out.scales[i * groups..][..groups].copy_from_slice(&decoded.scales[..groups]);
-        out.mins[i * groups..][..groups].copy_from_slice(&decoded.mins[..groups]);
     }
 }
 
@@ -243,14 +331,7 @@ mod tests {
     use crate::{Activations, FORMATS, Scratch, kernels::available, matmul};
 
     fn numbers(seed: u64, len: usize) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| next()).collect()
+        llq_fixtures::random(seed).take(len).collect()
     }
 
     /// Of each format a matrix of `rows` rows of so many blocks: columns and bytes.

@@ -11,6 +11,7 @@
 mod activations;
 mod allocation;
 mod attention;
+mod decoding;
 mod format;
 mod formats;
 mod formats_markdown;

@@ -7,10 +7,11 @@ use llq_gguf::TensorType;
 
 use crate::{
     activations::Activations,
+    decoding::Unpacked,
     format::MAX_BLOCK_WEIGHTS,
     kernels::{self, CodePanel, Kernels, Lanes, PANEL_ROWS, Words},
     product::{Product, Shape, accumulate},
-    registry::{BlockInfo, FormatInfo, Unpacked, format},
+    registry::{BlockInfo, FormatInfo, format},
 };
 
 /// Columns of an f32 panel: a tile of 12 tokens by as many takes 24 KiB of the first-level cache.
@@ -176,7 +177,8 @@ impl Scratch {
 /// the groups in the order of the columns.
 ///
 /// # Panics
-/// If the columns of `w` and `x` differ, or `out` has another length than tokens × rows.
+/// If the columns of `w` and `x` differ, `x` was made for other formats only
+/// ([`Activations::parts`]), or `out` has another length than tokens × rows.
 pub fn matmul(w: &Matrix<'_>, x: &Activations, out: &mut [f32], scratch: &mut Scratch) {
     matmul_with(kernels::selected(), w, x, out, scratch);
 }
@@ -184,7 +186,8 @@ pub fn matmul(w: &Matrix<'_>, x: &Activations, out: &mut [f32], scratch: &mut Sc
 /// [`matmul`] by the code of a given instruction set.
 ///
 /// # Panics
-/// If the columns of `w` and `x` differ, or `out` has another length than tokens × rows.
+/// If the columns of `w` and `x` differ, `x` was made for other formats only
+/// ([`Activations::parts`]), or `out` has another length than tokens × rows.
 pub fn matmul_with(
     kernels: &Kernels,
     w: &Matrix<'_>,
@@ -194,7 +197,7 @@ pub fn matmul_with(
 ) {
     assert_eq!(w.cols(), x.cols(), "columns of the weights and of the activations");
     assert_eq!(out.len(), w.rows() * x.tokens(), "outputs of {} rows", w.rows());
-    let shape = Shape { rows: w.rows(), tokens: x.tokens(), depth: w.cols(), stride: w.rows() };
+    let shape = Shape { rows: w.rows(), tokens: x.tokens(), depth: w.cols() };
     match &w.format.blocks {
         Some(blocks) if x.is_quantized() => {
             accumulate(&mut Fast { kernels, w, blocks, x, scratch }, shape, out);

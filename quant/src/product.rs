@@ -13,8 +13,6 @@ pub(crate) struct Shape {
     pub(crate) rows: usize,
     pub(crate) tokens: usize,
     pub(crate) depth: usize,
-    /// From one token's outputs to the next one's.
-    pub(crate) stride: usize,
 }
 
 /// Where the panels of a product come from and how they are multiplied.
@@ -30,7 +28,7 @@ pub(crate) trait Product {
     fn multiply(&self, panel: usize, tile: usize, columns: Range<usize>, sums: &mut Accumulators);
 }
 
-/// `out[t * stride + r]` becomes the product. Panels are made for 128 rows by `DEPTH` columns;
+/// `out[t * rows + r]` becomes the product. Panels are made for 128 rows by `DEPTH` columns;
 /// all tiles of tokens pass over them; sums wait in `out` between two ranges of columns.
 pub(crate) fn accumulate<P: Product>(product: &mut P, shape: Shape, out: &mut [f32]) {
     for first_row in (0..shape.rows).step_by(PANELS * PANEL_ROWS) {
@@ -44,7 +42,7 @@ pub(crate) fn accumulate<P: Product>(product: &mut P, shape: Shape, out: &mut [f
             for first_token in (0..shape.tokens).step_by(TILE_TOKENS) {
                 let tokens = first_token..shape.tokens.min(first_token + TILE_TOKENS);
                 for (panel, rows) in panels.clone() {
-                    let place = Place { rows, tokens: tokens.clone(), stride: shape.stride };
+                    let place = Place { rows, tokens: tokens.clone(), stride: shape.rows };
                     multiply(product, panel, columns.clone(), place, out);
                 }
             }
@@ -62,6 +60,7 @@ fn panels(first: usize, last: usize) -> impl Iterator<Item = (usize, Range<usize
 struct Place {
     rows: Range<usize>,
     tokens: Range<usize>,
+    /// Outputs per token.
     stride: usize,
 }
 

@@ -4,6 +4,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use llq_gguf::TensorType;
 
 use crate::{
+    decoding::{Decode, Dequantize, Unpack, Unpacked},
     format::{BlockFormat, Decoded, MAX_BLOCK_WEIGHTS, MIN_GROUP, PlainFormat},
     formats::*,
     gemv::{BlockRows, PlainRows, Vector},
@@ -41,18 +42,6 @@ pub struct BlockInfo {
     pub layout: &'static str,
     decode: fn(&[u8], &mut Decoded),
     unpack: fn(&Kernels, &[u8], Unpacked<'_>),
-}
-
-/// Where the codes of blocks go as they are multiplied, and the numbers of their groups.
-pub(crate) struct Unpacked<'a> {
-    /// Added to every code, wrapping.
-    pub(crate) offset: u8,
-    /// One per weight.
-    pub(crate) codes: &'a mut [u8],
-    /// One per group.
-    pub(crate) scales: &'a mut [f32],
-    /// One per group.
-    pub(crate) mins: &'a mut [f32],
 }
 
 impl BlockInfo {
@@ -134,7 +123,7 @@ impl FormatInfo {
             blocks: Some(BlockInfo {
                 group: F::GROUP,
                 has_min: F::HAS_MIN,
-                lowest: if F::HAS_MIN { 0 } else { -1 << (F::CODE_BITS - 1) },
+                lowest: F::LOWEST,
                 code_bits: F::CODE_BITS,
                 layout: F::LAYOUT,
                 decode: |bytes, out| {
@@ -303,60 +292,6 @@ impl<F: PlainFormat> Work for EncodePlain<'_, F> {
     }
 }
 
-struct Decode<'a, F: BlockFormat> {
-    block: &'a F::Block,
-    out: &'a mut Decoded,
-}
-
-impl<F: BlockFormat> Work for Decode<'_, F> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        F::decode(simd, self.block, self.out);
-    }
-}
-
-struct Dequantize<'a, F: BlockFormat> {
-    blocks: &'a [F::Block],
-    out: &'a mut [f32],
-}
-
-impl<F: BlockFormat> Work for Dequantize<'_, F> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut decoded = Decoded::ZERO;
-        let weights = self.out.chunks_exact_mut(F::TENSOR_TYPE.block_weights());
-        for (block, out) in self.blocks.iter().zip(weights) {
-            F::decode(simd, block, &mut decoded);
-            decoded.weights(F::GROUP, out);
-        }
-    }
-}
-
-struct Unpack<'a, F: BlockFormat> {
-    blocks: &'a [F::Block],
-    out: Unpacked<'a>,
-}
-
-impl<F: BlockFormat> Work for Unpack<'_, F> {
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let mut decoded = Decoded::ZERO;
-        let weights = F::TENSOR_TYPE.block_weights();
-        let groups = weights / F::GROUP;
-        let Unpacked { offset, codes, scales, mins } = self.out;
-        let numbers = scales.chunks_exact_mut(groups).zip(mins.chunks_exact_mut(groups));
-        let parts = codes.chunks_exact_mut(weights).zip(numbers);
-        for (block, (codes, (scales, mins))) in self.blocks.iter().zip(parts) {
-            F::decode(simd, block, &mut decoded);
-            for (out, &code) in codes.iter_mut().zip(&decoded.codes) {
-                *out = (code as u8).wrapping_add(offset);
-            }
-            scales.copy_from_slice(&decoded.scales[..groups]);
-            mins.copy_from_slice(&decoded.mins[..groups]);
-        }
-    }
-}
-
 struct EncodeRow<'a, F: BlockFormat> {
     row: &'a [f32],
     importance: Option<&'a [f32]>,
@@ -367,16 +302,6 @@ impl<F: BlockFormat> Work for EncodeRow<'_, F> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         F::encode_row(simd, self.row, self.importance, self.out);
-    }
-}
-
-impl Decoded {
-    /// The weights of a block whose groups have `group` weights.
-    #[inline(always)]
-    pub(crate) fn weights(&self, group: usize, out: &mut [f32]) {
-        for (i, weight) in out.iter_mut().enumerate() {
-            *weight = self.scales[i / group] * f32::from(self.codes[i]) - self.mins[i / group];
-        }
     }
 }
 

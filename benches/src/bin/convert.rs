@@ -214,15 +214,8 @@ fn tensors(blocks: u64) -> Vec<(String, Vec<u64>)> {
     all
 }
 
-/// BF16 weights between -0.0625 and 0.0625, by xorshift.
+/// BF16 weights between -0.0625 and 0.0625.
 fn random_weights(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 24) as f32
-    };
-    let weight = |unit: f32| (((unit - 0.5) / 8.0).to_bits() >> 16) as u16;
-    (0..count).flat_map(|_| weight(next()).to_le_bytes()).collect()
+    let bf16 = |number: f32| ((number / 16.0).to_bits() >> 16) as u16;
+    llq_fixtures::random(1).take(count).flat_map(|number| bf16(number).to_le_bytes()).collect()
 }

@@ -34,7 +34,6 @@ use crate::{
 
 /// A size or bits per weight to be met in place of a type.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Measured mixes")]
 pub(super) struct AllocationArgs {
     /// Give each tensor the type by which the model loses least in a file of at most this size, such
     /// as 4.5GiB or 4800M; G is a power of 1000, GiB of 1024. What each tensor matters is measured on
@@ -202,12 +201,12 @@ impl Problem {
             record(&llama, &measured, &options, &unquantized).with_context(failed)?;
         drop(unquantized);
         let errors = self.errors(&model, &inputs, output)?;
-        let bits = (self.most.saturating_sub(self.fixed)) as f64 * 8.0 / self.chosen_weights(&model);
+        let bits =
+            (self.most.saturating_sub(self.fixed)) as f64 * 8.0 / self.chosen_weights(&model);
         let progress = Evaluating::new(output, "measuring tensors");
         let on = (&base, &measured);
-        let found =
-            sensitivities(&model, &self.choices, &errors, bits, on, &options, &progress)
-                .with_context(failed)?;
+        let found = sensitivities(&model, &self.choices, &errors, bits, on, &options, &progress)
+            .with_context(failed)?;
         drop(progress);
 
         let chosen = self.allocate(&found, Some(&errors))?;
@@ -423,9 +422,8 @@ impl Measured {
         let (model, base) = (perplexity::open(made)?, perplexity::open(input)?);
         let (llama, base) = (perplexity::load(&model)?, perplexity::load(&base)?);
         let progress = Evaluating::new(output, "judging");
-        let report =
-            evaluate(&llama, Against::Model(&base), &self.rest, &self.options, &progress)
-                .with_context(|| format!("cannot measure {}", made.display()))?;
+        let report = evaluate(&llama, Against::Model(&base), &self.rest, &self.options, &progress)
+            .with_context(|| format!("cannot measure {}", made.display()))?;
         self.measured = report.against.map(|comparison| comparison.kld);
         Ok(())
     }
@@ -454,8 +452,7 @@ impl fmt::Display for Measured {
         let mut lines = vec![("predicted", format!("{:.6}, on {windows} windows", self.predicted))];
         if let Some(kld) = &self.measured {
             let rest = Count(self.rest.windows(self.options.context) as u64);
-            let measured =
-                format!("{:.6} ± {:.6}, on {rest} other windows", kld.mean, kld.stderr);
+            let measured = format!("{:.6} ± {:.6}, on {rest} other windows", kld.mean, kld.stderr);
             lines.push(("measured", measured));
         }
         write!(f, "{}\n{}", Columns::new(columns).table(&rows), pairs(&lines))
@@ -509,7 +506,8 @@ mod tests {
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for bad in ["", "0", "GiB", "-1", "1.5", "4X", "1e9", "ib", "1iB", "0.1K0", "9999999999TiB"] {
+        for bad in ["", "0", "GiB", "-1", "1.5", "4X", "1e9", "ib", "1iB", "0.1K0", "9999999999TiB"]
+        {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
         assert!(["0", "NaN", "33", "-1", "inf"].iter().all(|bad| parse_bits(bad).is_err()));

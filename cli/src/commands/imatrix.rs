@@ -35,13 +35,21 @@ Examples:
   llq imatrix --show model.imatrix.gguf
   llq quantize model.gguf -o model-q4_k_m.gguf --type q4_k --imatrix model.imatrix.gguf";
 
-/// Collect how much each input channel of a model's matrices carries on a text: quantizing with
-/// --imatrix then puts its errors where they matter least.
+const USAGE: &str = "\
+llq imatrix --corpus <TEXT> --output <FILE> <MODEL>
+       llq imatrix --merge <FILES>... --output <FILE>
+       llq imatrix --show <FILE>";
+
+/// Collect how much each input channel of a model's matrices carries on a text.
 ///
-/// MODEL should be unquantized. Every token of every window counts. The file is of the form that
-/// llama.cpp's tools read and write, and so are those that --merge and --show take.
+/// Quantizing with --imatrix then has its errors where they matter least. MODEL should be
+/// unquantized; every token of every window counts. The file is of the form that llama.cpp's tools
+/// read and write, and so are those that --merge and --show take.
 #[derive(clap::Args)]
-#[command(help_template = HELP, before_help = EXAMPLES)]
+#[command(help_template = HELP, before_help = EXAMPLES, override_usage = USAGE)]
+#[command(mut_arg("field", |field| field.requires("corpus")))]
+#[command(mut_arg("ctx", |ctx| ctx.requires("corpus")))]
+#[command(mut_arg("chunks", |chunks| chunks.requires("corpus")))]
 pub(crate) struct Args {
     /// The GGUF file
     #[arg(required_unless_present_any = ["merge", "show"], requires = "corpus")]
@@ -89,7 +97,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let (Some(target), started) = (&args.output, Instant::now()) else { return Ok(()) };
     let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
-    for input in args.merge.iter().chain(&args.model) {
+    let corpus = args.text.as_ref().map(|text| &text.corpus);
+    for input in args.merge.iter().chain(&args.model).chain(corpus) {
         Target::check(target, overwrite, input)?;
     }
     let imatrix = match (&args.model, &args.text) {

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use anyhow::Context;
 use llq_convert::{
     Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
     Requantize, Request, Source, Split, TypeTable, Withdrawn,
@@ -112,15 +113,15 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
         output.note(&format_args!("{subject} {}", Escaped(&first.display().to_string())));
     }
     say_notes(&*source, &plan, output);
-    if let (Some(recipe), Some(table)) = (job.write_recipe, TypeTable::of(&plan)) {
-        write_recipe(&table, recipe, &job, &paths)?;
-    }
+    let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
+        recipe.map_or(Ok(()), RecipeFile::write)?;
         return output.result(&DryRun::of(&*source, &plan, &paths)).map(|()| None);
     }
 
     let target = (target.path(), job.target.overwrite());
     let report = write(&*source, &plan, target, "writing", output)?;
+    recipe.map_or(Ok(()), RecipeFile::write)?;
     let elapsed = started.elapsed();
     let mut made = Made::planned(&plan, &paths);
     made.types = types(&plan, &report.overflows);
@@ -136,22 +137,38 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
     Ok(Some(made))
 }
 
-/// Writes the types to a file that is none of those read or written.
-fn write_recipe(
-    table: &TypeTable,
-    path: &Path,
-    job: &Job<'_>,
-    outputs: &[PathBuf],
-) -> anyhow::Result<()> {
-    let overwrite = job.target.overwrite();
-    for input in job.inputs() {
-        Target::check(path, overwrite, input)?;
+/// A file for the types of all tensors, which is none of those read or written.
+struct RecipeFile {
+    target: Target,
+    table: TypeTable,
+}
+
+impl RecipeFile {
+    fn of(job: &Job<'_>, plan: &Plan, outputs: &[PathBuf]) -> Result<Option<RecipeFile>, Refusal> {
+        let Some(path) = job.write_recipe else { return Ok(None) };
+        let table = TypeTable::of(plan).ok_or_else(|| {
+            Refusal::new("a recipe has a type for what it does not name, and none was given")
+                .hint("give --type")
+        })?;
+        let same =
+            |output: &PathBuf| std::path::absolute(output).ok() == std::path::absolute(path).ok();
+        if outputs.iter().any(same) {
+            let shown = path.display();
+            return Err(Refusal::new(format!("{shown} is to be the recipe and the model")));
+        }
+        for input in job.inputs() {
+            Target::check(path, job.target.overwrite(), input)?;
+        }
+        let target = Target::check(path, job.target.overwrite(), job.input)?;
+        Ok(Some(RecipeFile { target, table }))
     }
-    if outputs.iter().any(|output| output == path) {
-        let shown = path.display();
-        return Err(Refusal::new(format!("{shown} is to be the recipe and the model")).into());
+
+    fn write(self) -> anyhow::Result<()> {
+        let (path, overwrite) = self.target.to_write();
+        self.table
+            .write(path, overwrite)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
-    Ok(table.write(path, overwrite)?)
 }
 
 /// Decides what `request` makes of `source`; what stands against it names the source.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use llq_convert::{OpenOptions, Output as Types, Request};
 use llq_quant::mix::{Guidance, Mix, Recipe};
-
 use serde::Serialize;
 
 use super::{
@@ -30,6 +29,9 @@ Examples:
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
+#[command(mut_arg("field", |field| field.requires("corpus")))]
+#[command(mut_arg("ctx", |ctx| ctx.requires("corpus")))]
+#[command(mut_arg("chunks", |chunks| chunks.requires("corpus")))]
 pub(crate) struct Args {
     /// The GGUF file; of a split model, any of its files
     model: PathBuf,

@@ -143,11 +143,9 @@ impl Form {
 fn open(path: &Path, field: &str) -> anyhow::Result<Pieces> {
     let mut reader = compressed::open(path).with_context(|| cannot_read(path))?;
     let form = Form::of_name(path).unwrap_or(Form::PlainText);
-    if matches!(form, Form::JsonLines | Form::Json) {
-        skip_byte_order_mark(&mut *reader).with_context(|| cannot_read(path))?;
-    }
+    let skipped = skip_byte_order_mark(&mut *reader).with_context(|| cannot_read(path))?;
     Ok(match form {
-        Form::PlainText => Box::new(PlainText::new(reader, path)),
+        Form::PlainText => Box::new(PlainText::new(reader, path, skipped)),
         Form::JsonLines => Box::new(JsonLines::new(reader, path, field)),
         Form::Json if starts_array(&mut *reader).with_context(|| cannot_read(path))? => {
             let documents = json_array(reader, path, field)?;
@@ -163,13 +161,14 @@ fn starts_array(reader: &mut dyn BufRead) -> std::io::Result<bool> {
     Ok(start.trim_ascii_start().starts_with(b"["))
 }
 
-/// Windows programs write one, and it is no part of the text.
-fn skip_byte_order_mark(reader: &mut dyn BufRead) -> std::io::Result<()> {
+/// Windows programs write one, and it is no part of the text. Returns how many bytes it took.
+fn skip_byte_order_mark(reader: &mut dyn BufRead) -> std::io::Result<usize> {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-    if reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
-        reader.consume(BYTE_ORDER_MARK.len());
+    if !reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+        return Ok(0);
     }
-    Ok(())
+    reader.consume(BYTE_ORDER_MARK.len());
+    Ok(BYTE_ORDER_MARK.len())
 }
 
 fn cannot_read(path: &Path) -> String {

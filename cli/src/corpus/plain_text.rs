@@ -22,13 +22,22 @@ pub(super) struct PlainText {
     path: PathBuf,
     /// What was read and not given.
     rest: Vec<u8>,
+    /// Bytes that were passed over at the start of the file.
+    skipped: u64,
     /// Bytes that were given.
     given: u64,
 }
 
 impl PlainText {
-    pub(super) fn new(reader: Box<dyn BufRead>, path: &Path) -> PlainText {
-        PlainText { reader: Some(reader), path: path.to_owned(), rest: Vec::new(), given: 0 }
+    /// Text from where `reader` is, after `skipped` bytes.
+    pub(super) fn new(reader: Box<dyn BufRead>, path: &Path, skipped: usize) -> PlainText {
+        PlainText {
+            reader: Some(reader),
+            path: path.to_owned(),
+            rest: Vec::new(),
+            skipped: skipped as u64,
+            given: 0,
+        }
     }
 
     /// Reads until `rest` has a whole line, or too much of one, or all; how much of it to give.
@@ -57,7 +66,7 @@ impl PlainText {
                 std::str::from_utf8(&self.rest[..error.valid_up_to()])?
             }
             Err(error) => {
-                let at = Count(self.given + error.valid_up_to() as u64);
+                let at = Count(self.skipped + self.given + error.valid_up_to() as u64);
                 let path = self.path.display();
                 return Err(Refusal::new(format!("{path} is not UTF-8 at byte {at}")).into());
             }

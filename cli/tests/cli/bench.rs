@@ -11,6 +11,7 @@ fn every_format_is_measured_beside_the_limits() {
     let rows = report["kernels"].as_array().unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0]["isa"], kernels::selected().isa().name());
+    assert_eq!((&report["gemv_cols"], &report["gemv_threads"]), (&512.into(), &2.into()));
 
     let limits = rows[0]["limits"].as_array().unwrap();
     assert_eq!(limits.iter().map(|l| l["threads"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
@@ -27,6 +28,10 @@ fn every_format_is_measured_beside_the_limits() {
         for figure in ["decode_bytes", "encode_weights", "exact_multiply_adds", "gemv_bytes"] {
             assert!(figures[figure].as_f64().unwrap() > 0.0, "{figures}");
         }
+        // 8 MiB of weights, in sixteens of rows.
+        let row_bytes = format.tensor_type.row_bytes(512).unwrap();
+        let rows = (8 << 20) / (16 * row_bytes) * 16;
+        assert_eq!(figures["gemv_rows"], rows, "{figures}");
         assert_eq!(figures["fast_multiply_adds"].is_f64(), format.blocks.is_some(), "{figures}");
     }
 }

@@ -63,6 +63,7 @@ fn every_form_gives_the_same_figures() {
     assert!(expected["chunks"].as_u64().unwrap() >= 5);
 
     place.write("plain", text);
+    place.write("marked.txt", format!("\u{feff}{text}"));
     place.write("text.txt.gz", gzip(text.as_bytes()));
     let two = [gzip(&text.as_bytes()[..999]), gzip(&text.as_bytes()[999..])].concat();
     place.write("members.txt.gz", two);
@@ -84,6 +85,7 @@ fn every_form_gives_the_same_figures() {
     place.write("folder/.hidden", "not read");
     let files = [
         "plain",
+        "marked.txt",
         "text.txt.gz",
         "members.txt.gz",
         "text.txt.zst",

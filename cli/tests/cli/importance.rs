@@ -66,6 +66,7 @@ fn what_cannot_be_collected_is_refused() {
         ("imatrix --merge -o out.gguf", "--merge"),
         ("imatrix --merge none.dat MODEL -o out.gguf", "none.dat"),
         ("imatrix --show none.gguf", "none.gguf"),
+        ("imatrix --show none.gguf --ctx 64", "--corpus"),
         ("imatrix --show MODEL", "\"imatrix\""),
         ("imatrix --show none.dat -o out.gguf", "--output"),
         ("imatrix MODEL --corpus text.txt -o out.gguf", "text.txt"),

@@ -236,6 +236,28 @@ fn a_model_is_split_and_joined() {
         .refused(&["output and input are the same file"]);
 }
 
+/// Each has a descriptor, and shells start programs with leave for few.
+#[cfg(unix)]
+#[test]
+fn a_model_may_have_many_files() {
+    use std::process::Command;
+
+    use crate::harness::Outcome;
+
+    let place = Place::new();
+    let llq = place.command();
+    let run = |line: &str| {
+        let mut limited = Command::new("sh");
+        limited.current_dir(place.path(".")).args(["-c", "ulimit -Sn 24; exec \"$@\"", "sh"]);
+        Outcome::of(limited.arg(llq.get_program()).args(line.split_whitespace())).ok();
+    };
+    run(&format!("convert {} -o m.gguf --split-max-tensors 1", tiny_gguf().display()));
+    let parts = place.files();
+    assert!(parts.len() > 40, "{parts:?}");
+    run(&format!("convert {} -o joined.gguf", parts[0]));
+    assert!(fs::read(place.path("joined.gguf")).unwrap() == fs::read(tiny_gguf()).unwrap());
+}
+
 #[test]
 fn a_quantized_model_is_quantized_again_only_with_leave() {
     let place = Place::new();

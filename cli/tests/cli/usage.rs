@@ -22,6 +22,7 @@ fn without_a_command_it_shows_what_there_is() {
       convert     Convert a checkpoint to GGUF, quantized in the same pass where a type is given
       quantize    Quantize a GGUF model
       perplexity  Measure how well a model predicts a text
+      imatrix     Collect how much each input channel of a model's matrices carries on a text
       sweep       Quantize a model to each type, measure each, and print one table
       inspect     Show what a GGUF file holds
       formats     List the types and the formats llq knows
@@ -93,6 +94,25 @@ fn help_has_examples_before_options() {
 
           --pure
               Give every matrix the base type, without the mix's exceptions
+
+          --imatrix <FILE>
+              Have errors where they matter least, by what llq imatrix or llama.cpp's tool collected
+
+          --output-tensor-type <TYPE>
+              Type of the output matrix, also where the embedding serves as such
+
+          --token-embedding-type <TYPE>
+              Type of the token embedding
+
+          --tensor-type <REGEX=TYPE>
+              Type of the tensors in whose names the regular expression is found, such as attn_v=q6_k;
+              may be given again, the first that is found holds
+
+          --recipe <FILE>
+              A TOML file that says which tensor gets which type; the options above come first
+
+          --write-recipe <FILE>
+              Write the type of every tensor to this file, which --recipe reads; also with --dry-run
 
           --lora <FOLDER[=SCALE]>
               Merge this LoRA adapter (a folder that PEFT saved) into the checkpoint, its change

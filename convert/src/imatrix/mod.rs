@@ -10,7 +10,11 @@ use std::{collections::BTreeMap, path::Path};
 use llq_gguf::{Overwrite, Value};
 use llq_quant::mix::Guidance;
 
-use crate::{Error, Note, error::Result, weights::InputFile};
+use crate::{
+    Error, Note,
+    error::Result,
+    weights::{InputFile, is_lfs_pointer},
+};
 
 pub use self::{error::ImatrixError, statistics::EntryStatistics};
 
@@ -60,7 +64,11 @@ impl Imatrix {
     pub fn read(path: &Path) -> Result<(Imatrix, Option<Note>)> {
         let file = InputFile::open(path)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        if file.start(4)? == b"GGUF" {
+        let start = file.start(64)?;
+        if is_lfs_pointer(&start) {
+            return Err(Error::LfsPointer { path: path.to_path_buf() });
+        }
+        if start.starts_with(b"GGUF") {
             return Ok((Imatrix { name, ..gguf::read(path)? }, None));
         }
         let imatrix = Imatrix { name, ..dat::read(&file)? };

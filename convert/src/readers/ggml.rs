@@ -148,7 +148,8 @@ impl Assumed {
             None => format!(" and epsilon {norm_epsilon:e} (--eps)"),
         };
         Note(format!(
-            "the file does not say them: context length {context_length} (--ctx){epsilon} are {why}"
+            "the file does not say them: context length {context_length} (llq convert --ctx){epsilon} \
+             are {why}"
         ))
     }
 }

@@ -5,7 +5,7 @@ use llq_gguf::TensorType;
 
 use crate::{
     format::PlainFormat,
-    kernels::{Simd, widen_f16},
+    kernels::{LANES, Simd},
 };
 
 /// How many halves are converted by one call: it looks up what the processor can do.
@@ -34,6 +34,15 @@ impl PlainFormat for F32 {
     }
 
     #[inline(always)]
+    fn load<S: Simd>(simd: S, elements: &[[u8; 4]; LANES]) -> S::F {
+        let mut weights = [0.0; LANES];
+        for (weight, &element) in weights.iter_mut().zip(elements) {
+            *weight = f32::from_le_bytes(element);
+        }
+        simd.load(&weights)
+    }
+
+    #[inline(always)]
     fn from_f32(weight: f32) -> [u8; 4] {
         weight.to_le_bytes()
     }
@@ -55,8 +64,8 @@ impl PlainFormat for F16 {
     }
 
     #[inline(always)]
-    fn read<S: Simd>(simd: S, elements: &[[u8; 2]], out: &mut [f32]) {
-        widen_f16(simd, elements, out);
+    fn load<S: Simd>(simd: S, elements: &[[u8; 2]; LANES]) -> S::F {
+        simd.load_f16(elements)
     }
 
     #[inline(always)]
@@ -79,6 +88,11 @@ impl PlainFormat for BF16 {
     #[inline(always)]
     fn to_f32(element: [u8; 2]) -> f32 {
         bf16::from_le_bytes(element).to_f32()
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(simd: S, elements: &[[u8; 2]; LANES]) -> S::F {
+        simd.load_bf16(elements)
     }
 
     /// Without branches, so that the loop over a row becomes vectors.

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
-    kernels::Simd,
-    packing::{HalfLe, pack, unpack},
+    format::BlockFormat,
+    kernels::{LANES, Simd},
+    packing::{HalfLe, pack, plane},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -63,13 +63,21 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ2_K;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ2_K, out: &mut Decoded) {
-        let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
-        let scales = simd.widen_bytes(&block.groups.map(|group| (group & 15) as i8));
-        let mins = simd.widen_bytes(&block.groups.map(|group| (group >> 4) as i8));
-        simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);
-        simd.store(simd.mul(simd.splat(min), mins), &mut out.mins);
-        unpack::<S, 2, 32>(simd, &block.codes, &mut out.codes);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ2_K], scales: &mut [f32], mins: &mut [f32]) {
+        let numbers = scales.as_chunks_mut::<LANES>().0.iter_mut();
+        let numbers = numbers.zip(mins.as_chunks_mut::<LANES>().0);
+        for (block, (scales, mins)) in blocks.iter().zip(numbers) {
+            let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
+            let codes = simd.widen_bytes(&block.groups.map(|group| (group & 15) as i8));
+            simd.store(simd.mul(simd.splat(scale), codes), scales);
+            let codes = simd.widen_bytes(&block.groups.map(|group| (group >> 4) as i8));
+            simd.store(simd.mul(simd.splat(min), codes), mins);
+        }
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ2_K, part: usize) -> S::B {
+        plane::<S, 2, 0>(simd, &block.codes, part / 4, part % 4)
     }
 
     #[inline(always)]

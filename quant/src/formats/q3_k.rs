@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
-    kernels::Simd,
-    packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
+    format::BlockFormat,
+    kernels::{LANES, Simd},
+    packing::{HalfLe, pack, plane},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -65,17 +65,18 @@ weight = scale * (scale_code - 32) * (code - 4)
     type Block = BlockQ3_K;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ3_K, out: &mut Decoded) {
-        let mut scales = [0i8; 16];
-        unpack::<S, 4, 8>(simd, &block.scale_nibbles, &mut scales);
-        unpack_high::<S, 2, 4, 4>(simd, &block.scale_high_bits, &mut scales);
-        let scale = block.scale.widen(simd);
-        let scales = simd.widen_bytes(&scales.map(|code| code - 32));
-        simd.store(simd.mul(simd.splat(scale), scales), &mut out.scales);
-        out.mins.fill(0.0);
-        unpack::<S, 2, 32>(simd, &block.low_bits, &mut out.codes);
-        unpack_high::<S, 1, 32, 2>(simd, &block.high_bits, &mut out.codes);
-        shift_codes(simd, &mut out.codes, -4);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ3_K], scales: &mut [f32], _mins: &mut [f32]) {
+        for (block, scales) in blocks.iter().zip(scales.as_chunks_mut::<LANES>().0) {
+            let scale = simd.splat(block.scale.widen(simd));
+            let codes = simd.sub(simd.widen_bytes(&block.scale_codes()), simd.splat(32.0));
+            simd.store(simd.mul(scale, codes), scales);
+        }
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ3_K, part: usize) -> S::B {
+        let low = plane::<S, 2, 0>(simd, &block.low_bits, part / 4, part % 4);
+        simd.or_bytes(low, plane::<S, 1, 2>(simd, &block.high_bits, 0, part))
     }
 
     #[inline(always)]
@@ -104,5 +105,29 @@ weight = scale * (scale_code - 32) * (code - 4)
 
     fn defect(block: &BlockQ3_K) -> Option<&'static str> {
         (!block.scale.is_finite()).then_some("scale is NaN or infinite")
+    }
+}
+
+impl BlockQ3_K {
+    /// The scale codes, 0..=63.
+    #[inline(always)]
+    fn scale_codes(&self) -> [i8; 16] {
+        const LOW: u32 = 0x0f0f_0f0f;
+        const HIGH: u32 = 0x0303_0303;
+        let [nibbles_0, nibbles_4] = [0, 4].map(
+            #[inline(always)]
+            |first| {
+                let bytes = &self.scale_nibbles[first..first + 4];
+                u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            },
+        );
+        let high = u32::from_le_bytes(self.scale_high_bits);
+        let fours = [
+            nibbles_0 & LOW | (high & HIGH) << 4,
+            nibbles_4 & LOW | (high >> 2 & HIGH) << 4,
+            nibbles_0 >> 4 & LOW | (high >> 4 & HIGH) << 4,
+            nibbles_4 >> 4 & LOW | (high >> 6 & HIGH) << 4,
+        ];
+        bytemuck::cast(fours.map(u32::to_le))
     }
 }

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
+    format::BlockFormat,
     kernels::Simd,
-    packing::{HalfLe, pack, shift_codes, unpack_nibbles},
+    packing::{HalfLe, pack, widen_halves},
     search::legacy,
 };
 
@@ -39,12 +39,19 @@ weight = scale * (code - 8)
     type Block = BlockQ4_0;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ4_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.widen(simd);
-        out.mins[0] = 0.0;
-        let codes = &mut out.codes.as_chunks_mut().0[0];
-        unpack_nibbles(simd, &block.nibbles, codes);
-        shift_codes(simd, codes, -8);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ4_0], scales: &mut [f32], _mins: &mut [f32]) {
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.scale,
+            scales,
+        );
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ4_0, _part: usize) -> S::B {
+        simd.nibbles(&block.nibbles)
     }
 
     #[inline(always)]

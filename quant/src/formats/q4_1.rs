@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
+    format::BlockFormat,
     kernels::Simd,
-    packing::{HalfLe, pack, unpack_nibbles},
+    packing::{HalfLe, pack, widen_halves},
     search::legacy,
 };
 
@@ -41,11 +41,26 @@ weight = scale * code + minimum
     type Block = BlockQ4_1;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ4_1, out: &mut Decoded) {
-        out.scales[0] = block.scale.widen(simd);
-        out.mins[0] = -block.min.widen(simd);
-        let codes = &mut out.codes.as_chunks_mut().0[0];
-        unpack_nibbles(simd, &block.nibbles, codes);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ4_1], scales: &mut [f32], mins: &mut [f32]) {
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.scale,
+            scales,
+        );
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.min.negated(),
+            mins,
+        );
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ4_1, _part: usize) -> S::B {
+        simd.nibbles(&block.nibbles)
     }
 
     #[inline(always)]

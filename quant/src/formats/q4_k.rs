@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
-    kernels::Simd,
-    packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_six_bit_pairs},
+    format::BlockFormat,
+    kernels::{LANES, Simd},
+    packing::{HalfLe, pack, pack_six_bit_pairs, plane, unpack_six_bit_pairs},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -66,14 +66,21 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ4_K;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ4_K, out: &mut Decoded) {
-        let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
-        let (scales, mins) = unpack_six_bit_pairs(&block.groups);
-        for j in 0..8 {
-            out.scales[j] = scale * f32::from(scales[j]);
-            out.mins[j] = min * f32::from(mins[j]);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ4_K], scales: &mut [f32], mins: &mut [f32]) {
+        let numbers = scales.as_chunks_mut::<8>().0.iter_mut().zip(mins.as_chunks_mut::<8>().0);
+        for (block, (scales, mins)) in blocks.iter().zip(numbers) {
+            let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
+            let codes = simd.widen_bytes(&unpack_six_bit_pairs(&block.groups));
+            let mut stored = [0.0; LANES];
+            simd.store(simd.mul(codes, simd.spread_2(&[scale, min])), &mut stored);
+            scales.copy_from_slice(&stored[..8]);
+            mins.copy_from_slice(&stored[8..]);
         }
-        unpack::<S, 4, 32>(simd, &block.nibbles, &mut out.codes);
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ4_K, part: usize) -> S::B {
+        plane::<S, 4, 0>(simd, &block.nibbles, part / 2, part % 2)
     }
 
     #[inline(always)]

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
+    format::BlockFormat,
     kernels::Simd,
-    packing::{HalfLe, pack, shift_codes, unpack_bits, unpack_nibbles},
+    packing::{HalfLe, pack, widen_halves},
     search::legacy,
 };
 
@@ -41,13 +41,20 @@ weight = scale * (code - 16)
     type Block = BlockQ5_0;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ5_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.widen(simd);
-        out.mins[0] = 0.0;
-        let codes = &mut out.codes.as_chunks_mut().0[0];
-        unpack_nibbles(simd, &block.nibbles, codes);
-        unpack_bits::<S, 4>(simd, block.high_bits, codes);
-        shift_codes(simd, codes, -16);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ5_0], scales: &mut [f32], _mins: &mut [f32]) {
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.scale,
+            scales,
+        );
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ5_0, _part: usize) -> S::B {
+        let high = simd.spread_bits(u32::from_le_bytes(block.high_bits), 1 << 4);
+        simd.or_bytes(simd.nibbles(&block.nibbles), high)
     }
 
     #[inline(always)]

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
-    kernels::Simd,
-    packing::{HalfLe, pack, pack_six_bit_pairs, unpack, unpack_high, unpack_six_bit_pairs},
+    format::BlockFormat,
+    kernels::{LANES, Simd},
+    packing::{HalfLe, pack, pack_six_bit_pairs, plane, unpack_six_bit_pairs},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -66,15 +66,22 @@ weight = scale * scale_code * code - min * min_code
     type Block = BlockQ5_K;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ5_K, out: &mut Decoded) {
-        let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
-        let (scales, mins) = unpack_six_bit_pairs(&block.groups);
-        for j in 0..8 {
-            out.scales[j] = scale * f32::from(scales[j]);
-            out.mins[j] = min * f32::from(mins[j]);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ5_K], scales: &mut [f32], mins: &mut [f32]) {
+        let numbers = scales.as_chunks_mut::<8>().0.iter_mut().zip(mins.as_chunks_mut::<8>().0);
+        for (block, (scales, mins)) in blocks.iter().zip(numbers) {
+            let (scale, min) = (block.scale.widen(simd), block.min.widen(simd));
+            let codes = simd.widen_bytes(&unpack_six_bit_pairs(&block.groups));
+            let mut stored = [0.0; LANES];
+            simd.store(simd.mul(codes, simd.spread_2(&[scale, min])), &mut stored);
+            scales.copy_from_slice(&stored[..8]);
+            mins.copy_from_slice(&stored[8..]);
         }
-        unpack::<S, 4, 32>(simd, &block.nibbles, &mut out.codes);
-        unpack_high::<S, 1, 32, 4>(simd, &block.high_bits, &mut out.codes);
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ5_K, part: usize) -> S::B {
+        let low = plane::<S, 4, 0>(simd, &block.nibbles, part / 2, part % 2);
+        simd.or_bytes(low, plane::<S, 1, 4>(simd, &block.high_bits, 0, part))
     }
 
     #[inline(always)]

@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
-    kernels::Simd,
-    packing::{HalfLe, pack, shift_codes, unpack, unpack_high},
+    format::BlockFormat,
+    kernels::{LANES, Simd},
+    packing::{HalfLe, pack, plane},
     search::{
         k_row::Row,
         panel::CodeRange,
@@ -64,13 +64,18 @@ weight = scale * scale_code * (code - 32)
     type Block = BlockQ6_K;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ6_K, out: &mut Decoded) {
-        let scale = block.scale.widen(simd);
-        simd.store(simd.mul(simd.splat(scale), simd.widen_bytes(&block.groups)), &mut out.scales);
-        out.mins.fill(0.0);
-        unpack::<S, 4, 64>(simd, &block.nibbles, &mut out.codes);
-        unpack_high::<S, 2, 32, 4>(simd, &block.high_bits, &mut out.codes);
-        shift_codes(simd, &mut out.codes, -32);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ6_K], scales: &mut [f32], _mins: &mut [f32]) {
+        for (block, scales) in blocks.iter().zip(scales.as_chunks_mut::<LANES>().0) {
+            let scale = simd.splat(block.scale.widen(simd));
+            simd.store(simd.mul(scale, simd.widen_bytes(&block.groups)), scales);
+        }
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ6_K, part: usize) -> S::B {
+        let (half, part) = (part / 4, part % 4);
+        let low = plane::<S, 4, 0>(simd, &block.nibbles, 2 * half + part % 2, part / 2);
+        simd.or_bytes(low, plane::<S, 2, 4>(simd, &block.high_bits, half, part))
     }
 
     #[inline(always)]

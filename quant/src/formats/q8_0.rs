@@ -6,9 +6,9 @@ use bytemuck::{Pod, Zeroable};
 use llq_gguf::TensorType;
 
 use crate::{
-    format::{BlockFormat, Decoded},
+    format::BlockFormat,
     kernels::{LANES, Simd},
-    packing::HalfLe,
+    packing::{HalfLe, widen_halves},
 };
 
 /// 32 weights of 8 bits with one scale: `weight = scale * code`.
@@ -38,10 +38,19 @@ weight = scale * code
     type Block = BlockQ8_0;
 
     #[inline(always)]
-    fn decode<S: Simd>(simd: S, block: &BlockQ8_0, out: &mut Decoded) {
-        out.scales[0] = block.scale.widen(simd);
-        out.mins[0] = 0.0;
-        out.codes[..32].copy_from_slice(&block.codes);
+    fn numbers<S: Simd>(simd: S, blocks: &[BlockQ8_0], scales: &mut [f32], _mins: &mut [f32]) {
+        widen_halves(
+            simd,
+            blocks,
+            #[inline(always)]
+            |block| block.scale,
+            scales,
+        );
+    }
+
+    #[inline(always)]
+    fn codes<S: Simd>(simd: S, block: &BlockQ8_0, _part: usize) -> S::B {
+        simd.load_bytes(bytemuck::cast_ref(&block.codes))
     }
 
     /// Eight bits are so fine that importance would change nothing of note: it is not used.
@@ -53,7 +62,8 @@ weight = scale * code
         out: &mut [BlockQ8_0],
     ) {
         for (weights, block) in row.as_chunks::<32>().0.iter().zip(out) {
-            let scale = (largest_magnitude(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
+            let scale =
+                (largest_magnitude_but_nan(simd, weights) / 127.0).min(half::f16::MAX.to_f32());
             let inverse = simd.splat(if scale == 0.0 { 0.0 } else { 1.0 / scale });
             block.scale = HalfLe::finite(scale);
             let weights = weights.as_chunks::<LANES>().0;
@@ -73,9 +83,9 @@ weight = scale * code
     }
 }
 
-/// The largest magnitude. NaN has none.
+/// The largest magnitude of those that are no NaN, which that of the kernel table counts.
 #[inline(always)]
-fn largest_magnitude<S: Simd>(simd: S, weights: &[f32; 32]) -> f32 {
+fn largest_magnitude_but_nan<S: Simd>(simd: S, weights: &[f32; 32]) -> f32 {
     let zero = simd.splat(0.0);
     let mut largest = zero;
     for weights in weights.as_chunks::<LANES>().0 {

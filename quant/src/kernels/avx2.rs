@@ -7,9 +7,13 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
-    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, TILE_TOKENS, Words,
+    byte_vectors::{byte_vectors, half_vectors},
+    row,
+    simd::Simd,
+    tile,
 };
+use crate::packing::HalfLe;
 
 mod code_tile;
 
@@ -223,16 +227,16 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot_quads(
         self,
-        codes: &[i8; QUAD_CODES],
-        activations: &[i8; QUAD_CODES],
+        codes: [__m256i; 2],
+        activations: &[[i8; BYTES]; 2],
         signs: CodeSigns,
     ) -> [__m256; 2] {
-        // SAFETY: 32 bytes are read from either half of arrays of 64; the token proves AVX2.
+        // SAFETY: 32 bytes are read from arrays of 32; the token proves AVX2.
         unsafe {
             let mut sums = [_mm256_setzero_ps(); 2];
             for (half, sum) in sums.iter_mut().enumerate() {
-                let codes = _mm256_loadu_si256(codes.as_ptr().add(32 * half).cast());
-                let activations = _mm256_loadu_si256(activations.as_ptr().add(32 * half).cast());
+                let codes = codes[half];
+                let activations = _mm256_loadu_si256(activations[half].as_ptr().cast());
                 let pairs = match signs {
                     CodeSigns::NonNegative => _mm256_maddubs_epi16(codes, activations),
                     CodeSigns::Both => {
@@ -253,7 +257,7 @@ impl Simd for Avx2 {
             let values = _mm256_broadcast_ps(&_mm_loadu_ps(values.as_ptr()));
             let low = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
             let high = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
-            [_mm256_permutevar8x32_ps(values, low), _mm256_permutevar8x32_ps(values, high)]
+            [_mm256_permutevar_ps(values, low), _mm256_permutevar_ps(values, high)]
         }
     }
 
@@ -287,6 +291,29 @@ impl Simd for Avx2 {
                 _mm256_cvtph_ps(_mm_loadu_si128(halves)),
                 _mm256_cvtph_ps(_mm_loadu_si128(halves.add(1))),
             ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, halves: &[[u8; 2]; LANES]) -> [__m256; 2] {
+        let halves: *const __m128i = halves.as_ptr().cast();
+        // SAFETY: 16 bytes are read from either half of an array of 16 halves.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(halves.add(1)));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn widen_halves(self, halves: [HalfLe; LANES]) -> [__m256; 2] {
+        // SAFETY: the token proves F16C.
+        unsafe {
+            let [low, high] = half_vectors(halves);
+            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
         }
     }
 }

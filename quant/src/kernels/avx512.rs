@@ -6,9 +6,13 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
-    Words, byte_vectors::byte_vectors, row, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, TILE_TOKENS, Words,
+    byte_vectors::{byte_vectors, half_vectors},
+    row,
+    simd::Simd,
+    tile,
 };
+use crate::packing::HalfLe;
 
 /// Proof that the machine has the features of [`Isa::Avx512`].
 #[derive(Clone, Copy, Debug)]
@@ -180,14 +184,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn dot_quads(
         self,
-        codes: &[i8; QUAD_CODES],
-        activations: &[i8; QUAD_CODES],
+        codes: [__m256i; 2],
+        activations: &[[i8; BYTES]; 2],
         signs: CodeSigns,
     ) -> __m512 {
-        // SAFETY: 64 bytes are read from arrays of 64; the token proves AVX-512 BW and VNNI.
+        // SAFETY: 64 bytes are read from two arrays of 32; the token proves AVX-512 F, BW and VNNI.
         unsafe {
             let zero = _mm512_setzero_si512();
-            let codes = _mm512_loadu_si512(codes.as_ptr().cast());
+            let codes = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(codes[0]), codes[1]);
             let activations = _mm512_loadu_si512(activations.as_ptr().cast());
             let sums = match signs {
                 CodeSigns::NonNegative => _mm512_dpbusd_epi32(zero, codes, activations),
@@ -231,6 +235,24 @@ impl Simd for Avx512 {
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> __m512 {
         // SAFETY: 32 bytes are read from an array of 16 halves.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(halves.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, halves: &[[u8; 2]; LANES]) -> __m512 {
+        // SAFETY: 32 bytes are read from an array of 16 halves.
+        unsafe {
+            let halves = _mm256_loadu_si256(halves.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+
+    #[inline(always)]
+    fn widen_halves(self, halves: [HalfLe; LANES]) -> __m512 {
+        // SAFETY: the token proves AVX-512 F.
+        unsafe {
+            let [low, high] = half_vectors(halves);
+            _mm512_cvtph_ps(_mm256_set_m128i(high, low))
+        }
     }
 }
 

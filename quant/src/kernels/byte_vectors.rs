@@ -1,4 +1,9 @@
-//! 32 bytes in a 256-bit register, and one half, for both rows of x86-64.
+//! 32 bytes in a 256-bit register, and halves, for both rows of x86-64.
+
+use std::arch::x86_64::{__m128i, _mm_setr_epi16, _mm_setzero_si128};
+
+use super::simd::LANES;
+use crate::packing::HalfLe;
 
 /// Methods of [`Simd`](super::Simd) for types whose token proves AVX2 and F16C.
 macro_rules! byte_vectors {
@@ -46,10 +51,13 @@ macro_rules! byte_vectors {
         fn fields(self, bytes: __m256i, right: usize, mask: u8, left: usize) -> __m256i {
             // SAFETY: the token proves the feature.
             unsafe {
-                // Bits of the neighbour come in above, where the mask has none.
-                let down = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(right as i32));
-                let fields = _mm256_and_si256(down, _mm256_set1_epi8(mask as i8));
-                _mm256_sll_epi16(fields, _mm_cvtsi32_si128(left as i32))
+                // Bits of the neighbour come in where the mask has none.
+                let moved = if left > right {
+                    _mm256_sll_epi16(bytes, _mm_cvtsi32_si128((left - right) as i32))
+                } else {
+                    _mm256_srl_epi16(bytes, _mm_cvtsi32_si128((right - left) as i32))
+                };
+                _mm256_and_si256(moved, _mm256_set1_epi8((mask << left) as i8))
             }
         }
 
@@ -83,3 +91,31 @@ macro_rules! byte_vectors {
 }
 
 pub(super) use byte_vectors;
+
+/// Halves from sixteen places: gathered in registers, as stores of two bytes each would hold up the
+/// load of all.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+pub(super) unsafe fn half_vectors(halves: [HalfLe; LANES]) -> [__m128i; 2] {
+    // SAFETY: the caller has AVX2.
+    let mut vectors = unsafe { [_mm_setzero_si128(); 2] };
+    for (vector, halves) in vectors.iter_mut().zip(halves.as_chunks::<8>().0) {
+        let [a, b, c, d, e, f, g, h] = *halves;
+        // SAFETY: the caller has AVX2.
+        *vector = unsafe {
+            _mm_setr_epi16(
+                a.to_bits() as i16,
+                b.to_bits() as i16,
+                c.to_bits() as i16,
+                d.to_bits() as i16,
+                e.to_bits() as i16,
+                f.to_bits() as i16,
+                g.to_bits() as i16,
+                h.to_bits() as i16,
+            )
+        };
+    }
+    vectors
+}

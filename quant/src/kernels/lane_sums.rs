@@ -5,9 +5,6 @@ use super::{
     vector::tree,
 };
 
-/// Codes that one vector of sums takes: four per lane.
-pub(crate) const QUAD_CODES: usize = 4 * LANES;
-
 /// Whether codes can be below zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeSigns {

@@ -31,8 +31,8 @@ mod work;
 mod tests;
 
 pub use isa::{ISA_VARIABLE, Isa, IsaError, available, features, select, selected};
-pub(crate) use lane_sums::{CodeSigns, LaneSums, QUAD_CODES};
-pub(crate) use panel::{CodePanel, CodeTile, widen_f16};
+pub(crate) use lane_sums::{CodeSigns, LaneSums};
+pub(crate) use panel::{CodePanel, CodeTile};
 pub use roofline::Chains;
 pub(crate) use simd::{
     ACTIVATION_GROUP, Accumulators, BYTES, LANES, Lanes, PANEL_ROWS, Simd, TILE_TOKENS, Words,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, QUAD_CODES, TILE_TOKENS,
-    Words, simd::Simd, tile,
+    Accumulators, BYTES, CodePanel, CodeSigns, CodeTile, LANES, Lanes, TILE_TOKENS, Words,
+    simd::Simd, tile,
 };
 
 /// Proof that the machine has NEON, and what `P` needs.
@@ -382,14 +382,14 @@ impl<P: CodeProduct> Simd for Neon<P> {
     #[inline(always)]
     fn dot_quads(
         self,
-        codes: &[i8; QUAD_CODES],
-        activations: &[i8; QUAD_CODES],
+        codes: [[uint8x16_t; 2]; 2],
+        activations: &[[i8; BYTES]; 2],
         _signs: CodeSigns,
     ) -> [float32x4_t; 4] {
         // SAFETY: 64 codes are four vectors, of which any bits are a value; the token proves NEON
         // and what `P` needs.
         unsafe {
-            let codes: [int8x16_t; 4] = transmute(*codes);
+            let codes: [int8x16_t; 4] = transmute(codes);
             let activations: [int8x16_t; 4] = transmute(*activations);
             each!(I => vcvtq_f32_s32(P::dot(vdupq_n_s32(0), codes[I], activations[I])))
         }
@@ -414,6 +414,16 @@ impl<P: CodeProduct> Simd for Neon<P> {
         unsafe {
             let halves: [uint16x4_t; 4] = transmute(*halves);
             each!(I => widen_f16(halves[I]))
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, halves: &[[u8; 2]; LANES]) -> [float32x4_t; 4] {
+        // SAFETY: sixteen halves are four times four, of which any bits are a value; the token
+        // proves NEON.
+        unsafe {
+            let halves: [uint16x4_t; 4] = transmute(*halves);
+            each!(I => vreinterpretq_f32_u32(vshlq_n_u32::<16>(vmovl_u16(halves[I]))))
         }
     }
 }

@@ -85,22 +85,3 @@ pub(crate) fn tile_rows<S: Simd>(simd: S, rows: &[u32], tile: &mut [[u32; TILE_T
         }
     }
 }
-
-/// The f32 of half-precision numbers.
-#[inline(always)]
-pub(crate) fn widen_f16<S: Simd>(simd: S, halves: &[[u8; 2]], out: &mut [f32]) {
-    assert_eq!(halves.len(), out.len());
-    let (halves, halves_rest) = halves.as_chunks::<LANES>();
-    let (out, out_rest) = out.as_chunks_mut::<LANES>();
-    for (halves, out) in halves.iter().zip(out) {
-        simd.store(simd.load_f16(halves), out);
-    }
-    if halves_rest.is_empty() {
-        return;
-    }
-    let mut padded = [[0; 2]; LANES];
-    padded[..halves_rest.len()].copy_from_slice(halves_rest);
-    let mut widened = [0.0; LANES];
-    simd.store(simd.load_f16(&padded), &mut widened);
-    out_rest.copy_from_slice(&widened[..out_rest.len()]);
-}

@@ -7,7 +7,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{CodeSigns, QUAD_CODES};
+use super::CodeSigns;
 use crate::packing::HalfLe;
 
 /// Lanes of a vector.
@@ -130,16 +130,21 @@ pub(crate) trait Simd: Copy {
     /// Sixteen bytes as f32.
     fn widen_bytes(self, bytes: &[i8; LANES]) -> Self::F;
 
-    /// In each lane the exact sum of four codes by four activations of -127..=127.
+    /// In each lane the exact sum of four of 64 codes by four activations of -127..=127.
     #[inline(always)]
     fn dot_quads(
         self,
-        codes: &[i8; QUAD_CODES],
-        activations: &[i8; QUAD_CODES],
+        codes: [Self::B; 2],
+        activations: &[[i8; BYTES]; 2],
         _signs: CodeSigns,
     ) -> Self::F {
+        let mut stored = [[0; BYTES]; 2];
+        for (codes, out) in codes.into_iter().zip(&mut stored) {
+            self.store_bytes(codes, out);
+        }
         let mut sums = [0.0; LANES];
-        let quads = codes.as_chunks::<4>().0.iter().zip(activations.as_chunks::<4>().0);
+        let quads = stored.as_flattened().as_chunks::<4>().0.iter();
+        let quads = quads.zip(activations.as_flattened().as_chunks::<4>().0);
         for (sum, (codes, activations)) in sums.iter_mut().zip(quads) {
             let products =
                 codes.iter().zip(activations).map(|(&c, &a)| i32::from(c) * i32::from(a));
@@ -181,4 +186,20 @@ pub(crate) trait Simd: Copy {
 
     /// The f32 of sixteen half-precision numbers, little endian.
     fn load_f16(self, halves: &[[u8; 2]; LANES]) -> Self::F;
+
+    /// The f32 of sixteen upper halves of f32, little endian.
+    #[inline(always)]
+    fn load_bf16(self, halves: &[[u8; 2]; LANES]) -> Self::F {
+        let mut widened = [0.0; LANES];
+        for (out, &[low, high]) in widened.iter_mut().zip(halves) {
+            *out = f32::from_le_bytes([0, 0, low, high]);
+        }
+        self.load(&widened)
+    }
+
+    /// [`load_f16`](Self::load_f16) of halves from sixteen places.
+    #[inline(always)]
+    fn widen_halves(self, halves: [HalfLe; LANES]) -> Self::F {
+        self.load_f16(&bytemuck::cast(halves))
+    }
 }

@@ -1,5 +1,7 @@
 //! Every row of the table against the scalar row, bit for bit, and the scalar row against f64.
 
+use std::sync::Once;
+
 use super::*;
 use crate::{
     Activations, AttentionScratch, FORMATS, Matrix, Mode, Rows, Scratch, Vector, causal_attention,
@@ -8,21 +10,12 @@ use crate::{
 
 const SCALAR: &Kernels = &scalar::ROW;
 
-/// Numbers in -1..1 with an outlier here and there (xorshift).
+/// Numbers in -1..1 with an outlier here and there.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len)
-        .map(|_| {
-            let outlier = if next() > 0.97 { 20.0 } else { 1.0 };
-            next() * outlier
-        })
-        .collect()
+    let outliers = llq_fixtures::random(seed).step_by(2);
+    let factors = outliers.map(|number| if number > 0.97 { 20.0 } else { 1.0 });
+    let numbers = llq_fixtures::random(seed).skip(1).step_by(2);
+    factors.zip(numbers).map(|(factor, number)| factor * number).take(len).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -30,6 +23,12 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 fn fast_rows() -> impl Iterator<Item = &'static Kernels> {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        for isa in Isa::native().filter(|&isa| Kernels::for_isa(isa).is_none()) {
+            llq_fixtures::skipped(&format!("{isa}, which this machine lacks"));
+        }
+    });
     available().filter(|kernels| kernels.isa() != Isa::Scalar)
 }
 

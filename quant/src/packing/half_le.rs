@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use crate::kernels::Simd;
+use crate::kernels::{LANES, Simd};
 
 /// An IEEE half in little-endian order, without alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -24,6 +24,12 @@ impl HalfLe {
     #[inline(always)]
     pub(crate) fn widen<S: Simd>(self, simd: S) -> f32 {
         simd.widen_half(self)
+    }
+
+    /// The same magnitude with the other sign.
+    #[inline(always)]
+    pub(crate) fn negated(self) -> HalfLe {
+        HalfLe([self.0[0], self.0[1] ^ 0x80])
     }
 
     /// The value.
@@ -51,6 +57,28 @@ impl HalfLe {
     #[inline(always)]
     pub(crate) fn is_finite(self) -> bool {
         self.0[1] & 0x7c != 0x7c
+    }
+}
+
+/// The value of one field of each block, sixteen blocks at a time.
+#[inline(always)]
+pub(crate) fn widen_halves<S: Simd, B>(
+    simd: S,
+    blocks: &[B],
+    field: impl Fn(&B) -> HalfLe,
+    out: &mut [f32],
+) {
+    let (blocks, blocks_rest) = blocks.as_chunks::<LANES>();
+    let (out, out_rest) = out.as_chunks_mut::<LANES>();
+    for (blocks, out) in blocks.iter().zip(out) {
+        let mut halves = [HalfLe([0; 2]); LANES];
+        for (half, block) in halves.iter_mut().zip(blocks) {
+            *half = field(block);
+        }
+        simd.store(simd.widen_halves(halves), out);
+    }
+    for (block, out) in blocks_rest.iter().zip(out_rest) {
+        *out = field(block).widen(simd);
     }
 }
 

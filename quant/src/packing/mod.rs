@@ -4,6 +4,6 @@ mod bit_planes;
 mod half_le;
 mod six_bit_pairs;
 
-pub(crate) use bit_planes::{pack, shift_codes, unpack, unpack_bits, unpack_high, unpack_nibbles};
-pub(crate) use half_le::HalfLe;
+pub(crate) use bit_planes::{pack, plane};
+pub(crate) use half_le::{HalfLe, widen_halves};
 pub(crate) use six_bit_pairs::{pack_six_bit_pairs, unpack_six_bit_pairs};

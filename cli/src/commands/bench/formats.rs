@@ -30,6 +30,8 @@ pub(super) struct Figures {
     pub(super) exact_multiply_adds: f64,
     /// Those in [`Mode::Fast`]; plain formats have none of their own.
     pub(super) fast_multiply_adds: Option<f64>,
+    /// Rows of the weights of products with one token.
+    pub(super) gemv_rows: usize,
     /// Bytes of weights read by products with one token in [`Mode::Fast`], by all threads.
     pub(super) gemv_bytes: f64,
 }
@@ -47,6 +49,7 @@ impl Figures {
         let decode = subject.decode(&bytes)?;
         let rows = bytes.repeat(effort.rows / DISTINCT_ROWS);
         let weights = values.len() as f64;
+        let (gemv_rows, gemv_bytes) = subject.gemv(gemv_bytes)?;
         Ok(Figures {
             format: format.name(),
             decode_bytes: 4.0 * weights / decode.as_secs_f64(),
@@ -56,7 +59,8 @@ impl Figures {
                 Some(_) => Some(subject.product(&rows, Mode::Fast)?),
                 None => None,
             },
-            gemv_bytes: subject.gemv(gemv_bytes)?,
+            gemv_rows,
+            gemv_bytes,
         })
     }
 }
@@ -116,8 +120,8 @@ impl Subject<'_> {
         Ok((rows * cols * tokens) as f64 / time.as_secs_f64())
     }
 
-    /// Bytes per second of about `gemv_bytes` of weights.
-    fn gemv(&self, gemv_bytes: usize) -> Result<f64, Wrong> {
+    /// Rows of about `gemv_bytes` of weights, and bytes per second.
+    fn gemv(&self, gemv_bytes: usize) -> Result<(usize, f64), Wrong> {
         let what = "the product with one token";
         let cols = self.effort.gemv_cols;
         let tensor_type = self.format.tensor_type;
@@ -142,7 +146,7 @@ impl Subject<'_> {
         };
         let time = best(self.effort, &mut multiply);
         self.check(product_is_right(&w, &values, Mode::Fast, &out), what)?;
-        Ok(bytes.len() as f64 / time.as_secs_f64())
+        Ok((rows, bytes.len() as f64 / time.as_secs_f64()))
     }
 
     fn check(&self, right: bool, what: &str) -> Result<(), Wrong> {

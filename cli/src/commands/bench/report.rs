@@ -15,6 +15,10 @@ pub(super) struct Report {
     rows: usize,
     cols: usize,
     tokens: usize,
+    /// Columns of the weights of the products with one token, whose rows depend on the format, and
+    /// the threads of these products.
+    gemv_cols: usize,
+    gemv_threads: usize,
     pub(super) kernels: Vec<Row>,
 }
 
@@ -30,8 +34,10 @@ pub(super) struct Row {
 
 impl Report {
     pub(super) fn new(effort: &Effort, load_per_core: Option<f64>) -> Report {
-        let Effort { rows, cols, tokens, .. } = *effort;
-        Report { load_per_core, rows, cols, tokens, kernels: Vec::new() }
+        let Effort { rows, cols, tokens, gemv_cols, .. } = *effort;
+        let gemv_threads = rayon::current_num_threads();
+        let kernels = Vec::new();
+        Report { load_per_core, rows, cols, tokens, gemv_cols, gemv_threads, kernels }
     }
 }
 
