@@ -58,7 +58,7 @@ pub fn encoding_errors(
     let formats: Vec<_> =
         choice.types.iter().map(|&to| encoder(choice, to, matrix.cols())).collect::<Result<_>>()?;
     let sampled = (SAMPLED_WEIGHTS / matrix.cols()).max(LEAST_ROWS).min(matrix.rows());
-    let row_errors = |sample: usize| {
+    let row_errors = |sample: usize| -> Result<Vec<f64>> {
         let mut row = vec![0.0; matrix.cols()];
         matrix.decode_row(sample * matrix.rows() / sampled, &mut row);
         let squares = inputs.map(|inputs| &inputs.squares[..]);

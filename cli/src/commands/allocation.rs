@@ -98,7 +98,10 @@ impl AllocationArgs {
         let target = match (self.target_size, self.target_bpw) {
             (Some(bytes), _) => Target::FileBytes(bytes),
             (None, Some(bits)) => Target::BitsPerWeight(bits),
-            (None, None) => return self.refuse_idle().map(|()| None),
+            (None, None) => {
+                self.refuse_idle()?;
+                return Ok(None);
+            }
         };
         if let (Target::FileBytes(_), Split::Bytes(_) | Split::Tensors(_)) = (target, request.split)
         {
@@ -154,11 +157,11 @@ impl Problem {
             }
             Target::BitsPerWeight(_) => 1,
         };
-        let weights = blocks.layout().tensors().map(|tensor| tensor.weights()).sum();
+        let weights: u64 = blocks.layout().tensors().map(|tensor| tensor.weights()).sum();
         let (mut fixed, most) = match target {
             Target::FileBytes(bytes) => (blocks.file_bytes(), bytes),
             Target::BitsPerWeight(bits) => {
-                let fixed = blocks.layout().tensors().map(|tensor| tensor.bytes).sum();
+                let fixed: u64 = blocks.layout().tensors().map(|tensor| tensor.bytes).sum();
                 (fixed, (bits * weights as f64 / 8.0) as u64)
             }
         };
@@ -213,14 +216,14 @@ impl Problem {
         let rows: Vec<Row> = (0..self.choices.len())
             .map(|index| self.row(index, chosen[index], &errors[index], found[index]))
             .collect();
-        let predicted = rows.iter().map(|row| row.loss).sum();
+        let predicted: f64 = rows.iter().map(|row| row.loss).sum();
         output.done(&format_args!(
             "{} tensors measured on {} windows in {}: predicted KL divergence {predicted:.6}",
             Count(rows.len() as u64),
             Count(report.chunks as u64),
             Seconds(started.elapsed()),
         ));
-        let bytes = self.bytes.iter().zip(&chosen).map(|(bytes, &at)| bytes[at]).sum();
+        let bytes: u64 = self.bytes.iter().zip(&chosen).map(|(bytes, &at)| bytes[at]).sum();
         output.note(&self.slack(self.fixed + bytes));
         Ok(Measured {
             mix: common_mix(&model, &rows),
@@ -241,7 +244,7 @@ impl Problem {
         output: &Output,
     ) -> anyhow::Result<Vec<Vec<f64>>> {
         let progress = output.progress("encoding", self.choices.len() as u64, Unit::Steps);
-        let errors = self.choices.iter().map(|choice| {
+        let errors = self.choices.iter().map(|choice| -> anyhow::Result<Vec<f64>> {
             let inputs = inputs.tensors.iter().find(|inputs| inputs.tensor == choice.tensor);
             let errors = encoding_errors(model, choice, inputs)?;
             progress.advance(1);
