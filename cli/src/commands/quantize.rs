@@ -29,6 +29,7 @@ Examples:
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
+#[command(mut_arg("corpus", |corpus| corpus.required(false)))]
 #[command(mut_arg("field", |field| field.requires("corpus")))]
 #[command(mut_arg("ctx", |ctx| ctx.requires("corpus")))]
 #[command(mut_arg("chunks", |chunks| chunks.requires("corpus")))]
