@@ -69,8 +69,7 @@ impl<'m> Tensors<'m> {
         if format(found).is_none() {
             return Err(Error::Type { tensor: name.to_owned(), found });
         }
-        Matrix::new(found, rows, cols, bytes)
-            .map_err(|problem| unusable(name, problem))
+        Matrix::new(found, rows, cols, bytes).map_err(|problem| unusable(name, problem))
     }
 
     pub(super) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
