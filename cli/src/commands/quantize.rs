@@ -28,15 +28,15 @@ Examples:
   llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --imatrix imatrix.gguf
   llq quantize model.gguf -o mixed.gguf --type q4_k_s --tensor-type 'attn_v|ffn_down=q6_k'
   llq quantize model.gguf -o model-q3_k_m.gguf --type q3_k --calibrate text.txt
-  llq quantize model.gguf -o fitted.gguf --target-size 4.5GiB --corpus text.txt";
+  llq quantize model.gguf -o fitted.gguf --target-size 4.5GiB --calibrate text.txt";
 
 /// Quantize a GGUF model.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES, after_help = types_help())]
-#[command(mut_arg("corpus", |corpus| corpus.required(false)))]
-#[command(mut_arg("field", |field| field.requires("corpus")))]
-#[command(mut_arg("ctx", |ctx| ctx.requires("corpus")))]
-#[command(mut_arg("chunks", |chunks| chunks.requires("corpus")))]
+#[command(mut_arg("field", |field| field.requires("wanted_size")))]
+#[command(mut_arg("ctx", |ctx| ctx.requires("wanted_size")))]
+#[command(mut_arg("chunks", |chunks| chunks.requires("wanted_size")))]
+#[command(mut_group("measured_on", |texts| texts.multiple(true)))]
 pub(crate) struct Args {
     /// The GGUF file; of a split model, any of its files
     model: PathBuf,
@@ -143,15 +143,15 @@ impl Args {
         request: &Request,
         output: &Output,
     ) -> anyhow::Result<Option<Measured>> {
-        if self.allocation.is_idle() {
-            return Ok(None);
-        }
+        let Some(target) = self.allocation.target() else { return Ok(None) };
+        self.calibration.check_unfinished(&self.target.output)?;
         Place::check(&self.target.output, self.target.overwrite(), &self.model)?;
         if let Some(recipe) = &self.recipe.write_recipe {
             Target::check(recipe, self.target.overwrite(), &self.model)?;
         }
         let source = llq_convert::open_with(&self.model, open)?;
-        self.allocation.run(&self.model, &*source, request, output)
+        let made_of = (&*source, request);
+        self.allocation.run(target, self.calibration.text(), &self.model, made_of, output).map(Some)
     }
 }
 

@@ -1,35 +1,44 @@
 //! What is to be met, as the user gives it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use llq_convert::{Request, Source, Split, parse_tensor_type};
 use llq_gguf::TensorType;
 
 use super::{Measured, Problem};
-use crate::{args::TextArgs, failure::Refusal, output::Output};
+use crate::{
+    args::{TextArgs, WindowArgs},
+    failure::Refusal,
+    output::Output,
+};
 
 /// A size or bits per weight to be met in place of a type.
 #[derive(clap::Args)]
 pub(crate) struct AllocationArgs {
     /// Give each tensor the type by which the model loses least in a file of at most this size, such
     /// as 4.5GiB or 4800M; G is a power of 1000, GiB of 1024. What each tensor matters is measured on
-    /// the text of --corpus
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "corpus")]
-    #[arg(conflicts_with_all = ["mix", "recipe", "pure", "target_bpw"])]
+    /// the text of --corpus, or else of --calibrate
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "measured_on")]
+    #[arg(group = "wanted_size", conflicts_with_all = ["mix", "recipe", "pure", "target_bpw"])]
     target_size: Option<u64>,
 
     /// The same within so many bits per weight, of all tensors together
-    #[arg(long, value_name = "BITS", value_parser = parse_bits, requires = "corpus")]
-    #[arg(conflicts_with_all = ["mix", "recipe", "pure"])]
+    #[arg(long, value_name = "BITS", value_parser = parse_bits, requires = "measured_on")]
+    #[arg(group = "wanted_size", conflicts_with_all = ["mix", "recipe", "pure"])]
     target_bpw: Option<f64>,
 
     /// The types to choose among, separated by commas [default: q2_k,q3_k,q4_k,q5_k,q6_k,q8_0]
     #[arg(long, value_name = "TYPES", value_delimiter = ',', value_parser = parse_tensor_type)]
-    #[arg(requires = "corpus")]
+    #[arg(requires = "wanted_size")]
     types: Vec<TensorType>,
 
+    /// The text to measure on, in any form that llq perplexity --corpus takes; some windows of it are
+    /// for measuring tensors, the others tell what came of it
+    #[arg(long, value_name = "TEXT", requires = "wanted_size", group = "measured_on")]
+    corpus: Option<PathBuf>,
+
     #[command(flatten)]
-    text: Option<TextArgs>,
+    windows: WindowArgs,
 }
 
 /// What is chosen among where nothing else is said.
@@ -44,55 +53,43 @@ const TYPES: [TensorType; 6] = [
 
 /// What must not be exceeded.
 #[derive(Clone, Copy)]
-pub(super) enum Target {
+pub(crate) enum Target {
     FileBytes(u64),
     BitsPerWeight(f64),
 }
 
 impl AllocationArgs {
-    /// Whether nothing of this was asked for.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.target_size.is_none() && self.target_bpw.is_none() && self.text.is_none()
-    }
-
-    /// The text that is read.
+    /// The text that is read for nothing else.
     pub(crate) fn file(&self) -> Option<&Path> {
-        self.text.as_ref().map(|text| text.corpus.as_path())
+        self.corpus.as_deref()
     }
 
-    /// Chooses the types of `input`, where that was asked for.
+    /// What is asked for, if anything is.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let bits = self.target_bpw.map(Target::BitsPerWeight);
+        self.target_size.map(Target::FileBytes).or(bits)
+    }
+
+    /// Chooses the types of `input`, measured on the text of its own or on `calibrated_on`.
     pub(crate) fn run(
         &self,
+        target: Target,
+        calibrated_on: Option<&Path>,
         input: &Path,
-        source: &dyn Source,
-        request: &Request,
+        (source, request): (&dyn Source, &Request),
         output: &Output,
-    ) -> anyhow::Result<Option<Measured>> {
-        let target = match (self.target_size, self.target_bpw) {
-            (Some(bytes), _) => Target::FileBytes(bytes),
-            (None, Some(bits)) => Target::BitsPerWeight(bits),
-            (None, None) => {
-                self.refuse_idle()?;
-                return Ok(None);
-            }
-        };
+    ) -> anyhow::Result<Measured> {
         if let (Target::FileBytes(_), Split::Bytes(_) | Split::Tensors(_)) = (target, request.split)
         {
             return Err(Refusal::new("--target-size is of one file, and the output is split")
                 .hint("give --target-bpw in its place")
                 .into());
         }
-        let Some(text) = &self.text else { return Ok(None) };
+        let corpus = self.corpus.as_deref().or(calibrated_on);
+        let corpus = corpus.ok_or_else(|| Refusal::new("a mix is measured on a text"))?.to_owned();
+        let text = TextArgs { corpus, windows: self.windows.clone() };
         let types = if self.types.is_empty() { &TYPES[..] } else { &self.types };
-        let problem = Problem::new(source, request, types, target)?;
-        problem.measure(input, text, output).map(Some)
-    }
-
-    fn refuse_idle(&self) -> Result<(), Refusal> {
-        match self.text {
-            Some(_) => Err(Refusal::new("--corpus is for --target-size and --target-bpw")),
-            None => Ok(()),
-        }
+        Problem::new(source, request, types, target)?.measure(input, &text, output)
     }
 }
 
