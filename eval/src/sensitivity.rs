@@ -229,9 +229,7 @@ fn encode_matrix(model: &Model, choice: &Choice, to: TensorType) -> Result<Repla
 }
 
 fn encode(choice: &Choice, format: &FormatInfo, row: &[f32], bytes: &mut [u8]) -> Result<()> {
-    format
-        .encode_row(row, choice.encoding(), bytes)
-        .map_err(|error| unusable(choice, error))
+    format.encode_row(row, choice.encoding(), bytes).map_err(|error| unusable(choice, error))
 }
 
 /// The sum of the squared differences, each times its weight.

@@ -55,12 +55,14 @@ const MOST_SUMS: usize = 1 << 14;
 pub fn allocate(tensors: &[Vec<Candidate>], budget: u64) -> Result<Vec<usize>, AllocationError> {
     check(tensors)?;
     let fronts: Vec<Vec<Choice>> = tensors.iter().map(|candidates| front(candidates)).collect();
-    let least = fronts.iter().map(|front| front[0].bytes).fold(0, u64::saturating_add);
-    if least > budget {
+    let smallest = fronts.iter().map(|front| front[0].bytes);
+    let least = smallest.clone().try_fold(0, u64::checked_add);
+    let Some(least) = least.filter(|&least| least <= budget) else {
+        let least = smallest.fold(0, u64::saturating_add);
         return Err(AllocationError::TooSmall { least, budget });
-    }
+    };
     let steps = steps(&fronts);
-    let greedy = greedy(&fronts, &steps, budget);
+    let greedy = greedy(&fronts, &steps, budget - least);
     let price = price(&steps, budget - least);
     let best = search(&fronts, &greedy, price, budget).unwrap_or(greedy);
     Ok(fronts.iter().zip(best).map(|(front, place)| front[place].candidate).collect())
@@ -144,11 +146,10 @@ fn steps(fronts: &[Vec<Choice>]) -> Vec<Step> {
 }
 
 /// Takes every step that still fits. A tensor whose step did not fit stays where it is.
-fn greedy(fronts: &[Vec<Choice>], steps: &[Step], budget: u64) -> Vec<usize> {
+fn greedy(fronts: &[Vec<Choice>], steps: &[Step], mut left: u64) -> Vec<usize> {
     let mut places = vec![0; fronts.len()];
     let mut stays = vec![false; fronts.len()];
-    let mut left = budget - fronts.iter().map(|front| front[0].bytes).sum::<u64>();
-    for step in steps.iter().filter(|step| step.bytes <= budget) {
+    for step in steps {
         if stays[step.tensor] || step.bytes > left {
             stays[step.tensor] = true;
             continue;
@@ -177,7 +178,13 @@ struct Sum {
     loss: f64,
     /// What the whole will lose at least.
     bound: f64,
-    /// The sum before the last tensor, and the place on the front of that.
+    last: Last,
+}
+
+/// How a sum came about: the index of the sum before the last tensor, and the place on the front of
+/// that.
+#[derive(Clone, Copy, Debug)]
+struct Last {
     before: u32,
     place: u32,
 }
@@ -195,8 +202,9 @@ fn search(fronts: &[Vec<Choice>], greedy: &[usize], price: f64, budget: u64) -> 
     }
     // Rounding must not make a bound of what is as good as greedy.
     let limit = greedy_loss * (1.0 - 1e-12);
-    let mut layers: Vec<Vec<Sum>> = Vec::with_capacity(fronts.len());
-    let mut sums = vec![Sum { bytes: 0, loss: 0.0, bound: 0.0, before: 0, place: 0 }];
+    let mut layers: Vec<Vec<Last>> = Vec::with_capacity(fronts.len());
+    let mut sums =
+        vec![Sum { bytes: 0, loss: 0.0, bound: 0.0, last: Last { before: 0, place: 0 } }];
     for (front, &(rest_bytes, rest_loss)) in fronts.iter().zip(&rest[1..]) {
         let mut next = Vec::new();
         for (before, sum) in sums.iter().enumerate() {
@@ -208,24 +216,23 @@ fn search(fronts: &[Vec<Choice>], greedy: &[usize], price: f64, budget: u64) -> 
                 let loss = sum.loss + choice.loss;
                 let bound = loss + rest_loss - price * (budget - bytes) as f64;
                 if bound < limit {
-                    let (before, place) = (before as u32, place as u32);
-                    next.push(Sum { bytes, loss, bound, before, place });
+                    let last = Last { before: before as u32, place: place as u32 };
+                    next.push(Sum { bytes, loss, bound, last });
                 }
             }
         }
         keep_promising(&mut next);
-        layers.push(std::mem::replace(&mut sums, next));
+        layers.push(next.iter().map(|sum| sum.last).collect());
+        sums = next;
     }
     let best = sums.iter().enumerate().min_by(|(_, a), (_, b)| a.loss.total_cmp(&b.loss));
     let (mut at, _) = best.filter(|(_, sum)| sum.loss < greedy_loss)?;
-    layers.push(sums);
-    let mut places: Vec<usize> = layers[1..]
-        .iter()
-        .rev()
+    let layers = layers.iter().rev();
+    let mut places: Vec<usize> = layers
         .map(|layer| {
-            let sum = layer[at];
-            at = sum.before as usize;
-            sum.place as usize
+            let Last { before, place } = layer[at];
+            at = before as usize;
+            place as usize
         })
         .collect();
     places.reverse();
@@ -272,8 +279,10 @@ mod tests {
     }
 
     fn tensors() -> impl Strategy<Value = Vec<Vec<Candidate>>> {
+        // Some larger than the whole budget.
+        let bytes = prop_oneof![4 => 1u64..40, 1 => 1u64..300];
         let candidate =
-            (1u64..40, 0u32..1000).prop_map(|(bytes, loss)| Candidate { bytes, loss: loss.into() });
+            (bytes, 0u32..1000).prop_map(|(bytes, loss)| Candidate { bytes, loss: loss.into() });
         prop::collection::vec(prop::collection::vec(candidate, 1..5), 0..7)
     }
 
@@ -321,8 +330,10 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told() {
         let one = |bytes, loss| vec![Candidate { bytes, loss }];
-        let too_small = AllocationError::TooSmall { least: u64::MAX, budget: 7 };
-        assert_eq!(allocate(&[one(u64::MAX, 0.0), one(5, 0.0)], 7), Err(too_small));
+        for budget in [7, u64::MAX] {
+            let too_small = AllocationError::TooSmall { least: u64::MAX, budget };
+            assert_eq!(allocate(&[one(u64::MAX, 0.0), one(5, 0.0)], budget), Err(too_small));
+        }
         assert_eq!(allocate(&[vec![]], 7), Err(AllocationError::NoCandidate { tensor: 0 }));
         for loss in [f64::NAN, f64::INFINITY, -1.0] {
             let found = allocate(&[one(1, 0.0), one(1, loss)], 7);

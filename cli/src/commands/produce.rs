@@ -17,6 +17,7 @@ use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    allocation::Measured,
     calibration::CalibrationArgs,
     check::{self, Checked},
     dry_run::DryRun,
@@ -59,6 +60,8 @@ pub(super) struct Job<'a> {
     pub(super) write_recipe: Option<&'a Path>,
     /// Whether and how the model is calibrated before.
     pub(super) calibration: Option<&'a CalibrationArgs>,
+    /// What the types were chosen by, if by measuring.
+    pub(super) mix: Option<&'a Measured>,
 }
 
 impl Job<'_> {
@@ -124,7 +127,7 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        return output.result(&DryRun::of(&*source, &plan, &paths)).map(|()| None);
+        return output.result(&DryRun::of(&*source, &plan, &paths, job.mix)).map(|()| None);
     }
 
     let calibrated = match job.calibration {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use clap::ArgGroup;
 use llq_convert::{OpenOptions, Output as Types, Request};
 use llq_quant::mix::{Mix, Recipe};
 use serde::Serialize;
@@ -36,7 +37,7 @@ Examples:
 #[command(mut_arg("field", |field| field.requires("wanted_size")))]
 #[command(mut_arg("ctx", |ctx| ctx.requires("wanted_size")))]
 #[command(mut_arg("chunks", |chunks| chunks.requires("wanted_size")))]
-#[command(mut_group("measured_on", |texts| texts.multiple(true)))]
+#[command(group(ArgGroup::new("measured_on").multiple(true)))]
 pub(crate) struct Args {
     /// The GGUF file; of a split model, any of its files
     model: PathBuf,
@@ -109,14 +110,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let files = files.into_iter().flatten().chain(args.allocation.file()).collect();
     let write_recipe = args.recipe.write_recipe.as_deref();
     let calibration = Some(&args.calibration);
-    let job = Job { input, target, open, request, files, write_recipe, calibration };
-    let Some(mut measured) = measured else { return produce::run(job, output) };
-    let Some(made) = produce::make(job, output)? else {
-        if output.form() == Form::Text {
-            output.data(&format!("\n{measured}"))?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    };
+    let mix = measured.as_ref();
+    let job = Job { input, target, open, request, files, write_recipe, calibration, mix };
+    if mix.is_none() {
+        return produce::run(job, output);
+    }
+    let made = produce::make(job, output)?;
+    let (Some(made), Some(mut measured)) = (made, measured) else { return Ok(ExitCode::SUCCESS) };
     measured.judge(input, made.output.as_ref(), endian, output)?;
     let exit_code = made.exit_code();
     match output.form() {

@@ -42,13 +42,39 @@ fn bits_are_met_and_the_recipe_makes_the_same_file() {
     assert!(text.contains("blk.0.attn_v.weight") && text.contains("on 18 other windows"), "{text}");
 }
 
+/// One text for both, and one file, whether the types are measured or read.
+#[test]
+fn calibration_and_measuring_share_a_text() {
+    let place = Place::new();
+    let text = "--calibrate TEXT --calibrate-windows 2";
+    let windows = "--ctx 64 --chunks 16 --types q2_k,q4_k";
+    let line = format!("-o a.gguf --target-bpw 3.6 {windows} --write-recipe a.toml {text} --json");
+    let made = quantize(&place, &line).ok().json();
+    assert!(made["bits_per_weight"].as_f64().unwrap() <= 3.6);
+    let mix = &made["mix"];
+    assert!(mix["measured"]["mean"].as_f64().unwrap() > 0.0);
+    let sum: f64 = mix["tensors"].as_array().unwrap().iter().map(loss).sum();
+    assert!((sum / mix["predicted"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+
+    quantize(&place, &format!("-o b.gguf --recipe a.toml {text}")).ok();
+    let read = |name: &str| fs::read(place.path(name)).unwrap();
+    assert!(read("a.gguf") == read("b.gguf"));
+    let folder = ".llq-c.gguf.calibration";
+    place.write(&format!("{folder}/settings.bin"), "another model");
+    quantize(&place, &format!("-o c.gguf --target-bpw 3.6 {text}")).refused(&[folder, "--resume"]);
+}
+
+fn loss(row: &serde_json::Value) -> f64 {
+    row["loss"].as_f64().unwrap()
+}
+
 #[test]
 fn a_file_is_no_larger_than_was_asked_for() {
     let place = Place::new();
-    let line = "-o a.gguf --target-size 3.2MiB --tensor-type ^output=q8_0 --tensor-type blk.0=q5_k";
+    let line = "-o a.gguf --target-size 3.6MiB --tensor-type ^output=q8_0 --tensor-type blk.0=q5_k";
     let made = quantize(&place, &format!("{line} --json {CORPUS}")).ok().json();
     let bytes = fs::metadata(place.path("a.gguf")).unwrap().len();
-    let target = 3_355_443;
+    let target = 3_774_873;
     // The next type of one of the smallest matrices takes no more.
     let step = 256 * 128 * (272 - 210) / 256;
     assert!(bytes <= target && target - bytes < step, "{bytes}");
@@ -59,10 +85,13 @@ fn a_file_is_no_larger_than_was_asked_for() {
 #[test]
 fn a_dry_run_chooses_and_writes_nothing() {
     let place = Place::new();
-    let line = format!("-o a.gguf --target-size 4M --dry-run --write-recipe a.toml {CORPUS}");
-    let said = quantize(&place, &line).ok();
+    let dry = "-o a.gguf --target-size 4M --types q3_k,q8_0 --dry-run";
+    let said = quantize(&place, &format!("{dry} --write-recipe a.toml {CORPUS}")).ok();
     assert!(said.stdout.contains("predicted") && !said.stdout.contains("measured"), "{said}");
     assert_eq!(place.files(), ["a.toml"]);
+    let planned = quantize(&place, &format!("{dry} --json {CORPUS}")).ok().json();
+    assert!(planned["mix"]["predicted"].as_f64().unwrap() > 0.0);
+    assert!(planned["file_bytes"].as_u64().unwrap() <= 4_000_000);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use llq_convert::{Request, Source, Split, parse_tensor_type};
 use llq_gguf::TensorType;
 
-use super::{Measured, Problem};
+use super::{Measured, Problem, Rounding};
 use crate::{
     args::{TextArgs, WindowArgs},
     failure::Refusal,
@@ -76,9 +76,10 @@ impl AllocationArgs {
         target: Target,
         calibrated_on: Option<&Path>,
         input: &Path,
-        (source, request): (&dyn Source, &Request),
+        made_of: (&dyn Source, &Request),
         output: &Output,
     ) -> anyhow::Result<Measured> {
+        let (_, request) = made_of;
         if let (Target::FileBytes(_), Split::Bytes(_) | Split::Tensors(_)) = (target, request.split)
         {
             return Err(Refusal::new("--target-size is of one file, and the output is split")
@@ -88,8 +89,12 @@ impl AllocationArgs {
         let corpus = self.corpus.as_deref().or(calibrated_on);
         let corpus = corpus.ok_or_else(|| Refusal::new("a mix is measured on a text"))?.to_owned();
         let text = TextArgs { corpus, windows: self.windows.clone() };
+        let rounding = match calibrated_on {
+            Some(_) => Rounding::Calibrated,
+            None => Rounding::Plain,
+        };
         let types = if self.types.is_empty() { &TYPES[..] } else { &self.types };
-        Problem::new(source, request, types, target)?.measure(input, &text, output)
+        Problem::new(made_of, types, target, rounding)?.measure(input, &text, output)
     }
 }
 

@@ -9,7 +9,10 @@ use llq_gguf::{Model, TensorType};
 use llq_quant::mix::Mix;
 use serde::Serialize;
 
-use super::super::{corpus::Evaluating, perplexity};
+use super::{
+    super::{corpus::Evaluating, perplexity},
+    Rounding,
+};
 use crate::{
     escape::Escaped,
     figures::Count,
@@ -31,7 +34,9 @@ pub(crate) struct Measured {
     /// What measuring took.
     pub(super) seconds: f64,
     #[serde(skip)]
-    pub(super) rest: Corpus,
+    pub(super) judged: Corpus,
+    #[serde(skip)]
+    pub(super) rounding: Rounding,
     #[serde(skip)]
     pub(super) options: Options,
 }
@@ -77,8 +82,9 @@ impl Measured {
         let (model, base) = (perplexity::open(made)?, perplexity::open(input)?);
         let (llama, base) = (perplexity::load(&model)?, perplexity::load(&base)?);
         let progress = Evaluating::new(output, "judging");
-        let report = evaluate(&llama, Against::Model(&base), &self.rest, &self.options, &progress)
-            .with_context(|| format!("cannot measure {}", made.display()))?;
+        let report =
+            evaluate(&llama, Against::Model(&base), &self.judged, &self.options, &progress)
+                .with_context(|| format!("cannot measure {}", made.display()))?;
         self.measured = report.against.map(|comparison| comparison.kld);
         Ok(())
     }
@@ -106,8 +112,13 @@ impl fmt::Display for Measured {
         let windows = Count(self.windows as u64);
         let mut lines = vec![("predicted", format!("{:.6}, on {windows} windows", self.predicted))];
         if let Some(kld) = &self.measured {
-            let rest = Count(self.rest.windows(self.options.context) as u64);
-            let measured = format!("{:.6} ± {:.6}, on {rest} other windows", kld.mean, kld.stderr);
+            let judged = Count(self.judged.windows(self.options.context) as u64);
+            let whose = match self.rounding {
+                Rounding::Plain => "",
+                Rounding::Calibrated => " of the text that it was calibrated on",
+            };
+            let (mean, stderr) = (kld.mean, kld.stderr);
+            let measured = format!("{mean:.6} ± {stderr:.6}, on {judged} other windows{whose}");
             lines.push(("measured", measured));
         }
         write!(f, "{}\n{}", Columns::new(columns).table(&rows), pairs(&lines))
