@@ -34,7 +34,7 @@ use crate::{
 pub(crate) struct CalibrationArgs {
     /// Round every matrix so that its products with the activations of this text change least; a
     /// text like the ones the model is for, in any form that llq perplexity --corpus takes
-    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix", group = "measured_on")]
     calibrate: Option<PathBuf>,
 
     /// Windows of the text that are used, of 512 tokens each and spread evenly over it
@@ -62,6 +62,13 @@ impl CalibrationArgs {
             Some(_) => Guidance::Importance,
             None => Guidance::Unguided,
         }
+    }
+
+    /// Refuses to write over what another run finished, before anything takes time.
+    pub(super) fn check_unfinished(&self, target: &Path) -> Result<(), Refusal> {
+        let folder = Folder::beside(target);
+        let is_idle = self.calibrate.is_none() || self.resume;
+        if is_idle || !folder.file(SETTINGS).exists() { Ok(()) } else { Err(folder.unfinished()) }
     }
 
     /// Rounds the tensors of the model to the types of the plan. `None` where nobody asked for it.
@@ -218,9 +225,7 @@ impl Folder {
                 .with_context(|| format!("cannot write to {shown}"));
         }
         if !args.resume {
-            return Err(Refusal::new(format!("{shown} has what another calibration finished"))
-                .hint("--resume goes on with it; without that folder it begins anew")
-                .into());
+            return Err(self.unfinished().into());
         }
         let found = fs::read(self.file(SETTINGS)).unwrap_or_default();
         if found != settings.as_bytes() {
@@ -231,6 +236,14 @@ impl Folder {
             .into());
         }
         Ok(())
+    }
+}
+
+impl Folder {
+    fn unfinished(&self) -> Refusal {
+        let shown = self.path.display();
+        Refusal::new(format!("{shown} has what another calibration finished"))
+            .hint("--resume goes on with it; without that folder it begins anew")
     }
 }
 

@@ -132,11 +132,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let files = files.into_iter().flatten().collect();
     let write_recipe = args.recipe.write_recipe.as_deref();
     let (input, target) = (&args.checkpoint, &args.target);
-    produce::run(
-        Job { input, target, open, request, files, write_recipe, calibration: None },
-        output,
-    )
-    .map_err(|error| with_hint(error, args))
+    let (calibration, mix) = (None, None);
+    let job = Job { input, target, open, request, files, write_recipe, calibration, mix };
+    produce::run(job, output).map_err(|error| with_hint(error, args))
 }
 
 /// Says what else to type where that is known.

@@ -6,7 +6,7 @@ use llq_convert::{Plan, Source};
 use llq_gguf::{Metadata, Value, free_bytes};
 use serde::Serialize;
 
-use super::{inspect::MetadataList, produce::Made, type_shares::type_table};
+use super::{allocation::Measured, inspect::MetadataList, produce::Made, type_shares::type_table};
 use crate::{
     escape::Escaped,
     figures::{Bytes, Count, Parameters},
@@ -25,6 +25,8 @@ pub(super) struct DryRun<'a> {
     #[serde(serialize_with = "as_list")]
     metadata: Metadata,
     tensors: Vec<PlannedTensor<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mix: Option<&'a Measured>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +47,12 @@ struct PlannedTensor<'a> {
 }
 
 impl<'a> DryRun<'a> {
-    pub(super) fn of(source: &dyn Source, plan: &'a Plan, paths: &[PathBuf]) -> DryRun<'a> {
+    pub(super) fn of(
+        source: &dyn Source,
+        plan: &'a Plan,
+        paths: &[PathBuf],
+        mix: Option<&'a Measured>,
+    ) -> DryRun<'a> {
         let metadata = plan.metadata(source);
         let architecture = metadata.string("general.architecture").unwrap_or_default();
         let tensors = plan.tensors().iter().zip(plan.layout().tensors());
@@ -64,6 +71,7 @@ impl<'a> DryRun<'a> {
                 })
                 .collect(),
             metadata: without_arrays(&metadata),
+            mix,
         }
     }
 
@@ -94,7 +102,8 @@ impl<'a> DryRun<'a> {
 impl fmt::Display for DryRun<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types = type_table(&self.made.types);
-        write!(f, "{}\n{types}\n{}", pairs(&self.lines()), MetadataList(&self.metadata))
+        write!(f, "{}\n{types}\n{}", pairs(&self.lines()), MetadataList(&self.metadata))?;
+        self.mix.map_or(Ok(()), |mix| write!(f, "\n{mix}"))
     }
 }
 

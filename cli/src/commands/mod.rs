@@ -11,6 +11,7 @@ mod perplexity;
 mod quantize;
 mod sweep;
 
+mod allocation;
 mod calibration;
 mod check;
 mod corpus;

@@ -17,6 +17,7 @@ use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    allocation::Measured,
     calibration::CalibrationArgs,
     check::{self, Checked},
     dry_run::DryRun,
@@ -59,6 +60,8 @@ pub(super) struct Job<'a> {
     pub(super) write_recipe: Option<&'a Path>,
     /// Whether and how the model is calibrated before.
     pub(super) calibration: Option<&'a CalibrationArgs>,
+    /// What the types were chosen by, if by measuring.
+    pub(super) mix: Option<&'a Measured>,
 }
 
 impl Job<'_> {
@@ -86,9 +89,18 @@ pub(super) fn withdrawn(request: &Request) -> Withdrawn {
     }
 }
 
-/// Opens the input, plans, writes, and checks what was quantized; says what came of it. The exit code
-/// tells whether the file is sound.
+/// Makes the file, and prints what came of it. The exit code tells whether the file is sound.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
+    let Some(made) = make(job, output)? else { return Ok(ExitCode::SUCCESS) };
+    if output.form() == Form::Json {
+        output.json(&made)?;
+    }
+    Ok(made.exit_code())
+}
+
+/// Opens the input, plans, writes, and checks what was quantized; says what came of it. A dry run
+/// prints the plan.
+pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>> {
     let started = Instant::now();
     // The name of a split output is only taken if one file turns out to be enough.
     let first = match job.request.split {
@@ -115,8 +127,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        output.result(&DryRun::of(&*source, &plan, &paths))?;
-        return Ok(ExitCode::SUCCESS);
+        return output.result(&DryRun::of(&*source, &plan, &paths, job.mix)).map(|()| None);
     }
 
     let calibrated = match job.calibration {
@@ -153,11 +164,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         made.check =
             check(paths.first().map_or(target.0, PathBuf::as_path), &job, &*source, output);
     }
-    if output.form() == Form::Json {
-        output.json(&made)?;
-    }
-    let broken = made.check.as_ref().is_some_and(Checked::is_broken);
-    Ok(if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS })
+    Ok(Some(made))
 }
 
 fn quantizes(plan: &Plan) -> bool {
@@ -394,6 +401,12 @@ impl Made {
             seconds: None,
             check: None,
         }
+    }
+
+    /// Whether the file is sound, as far as it was checked.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let broken = self.check.as_ref().is_some_and(Checked::is_broken);
+        if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS }
     }
 
     /// The file, or how many there are.

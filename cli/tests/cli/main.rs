@@ -4,6 +4,7 @@
 // Helpers of tests, which the exemption of clippy.toml does not see.
 #![allow(clippy::unwrap_used)]
 
+mod allocation;
 mod bad_input;
 mod bench;
 mod calibration;
