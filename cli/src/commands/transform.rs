@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use llq_convert::{Overwrite, Plan, Request, Transform};
-use llq_eval::{Against, Corpus, Llama, Mode, Options, Tokenizer, evaluate};
+use llq_eval::{Against, Corpus, Llama, Mode, Options, Progress, Tokenizer, evaluate};
 use llq_gguf::Model;
 use serde::Serialize;
 
@@ -47,7 +47,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     imatrix: PathBuf,
 
-    /// Reorder the channels of the residual stream, of values, and inside the feed-forward networks
+    /// Reorder the channels of the residual stream, of values, and inside the feed-forward networks:
+    /// each group of 16 gets an equal share of those that carry much
     #[arg(long, group = "transforms")]
     order: bool,
 
@@ -85,8 +86,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     let unchecked = folder.path().join("transformed.gguf");
     produce::write(&*source, &plan, (&unchecked, Overwrite::Forbid), "transforming", output)?;
-    let checked = Checked::of(&Model::open(&unchecked)?, &base, output)
-        .with_context(|| format!("cannot check {}", args.output.display()))?;
+    let checked =
+        Checked::of(&Model::open(&unchecked)?, &base, &Evaluating::new(output, "checking"))
+            .with_context(|| format!("cannot check {}", args.output.display()))?;
     if !checked.agrees() {
         let model = args.model.display();
         return Err(Refusal::new(format!(
@@ -124,7 +126,7 @@ impl Checked {
     /// The same of the mean KL divergence.
     const MOST_DIVERGENCE: f64 = 1e-6;
 
-    fn of(made: &Model, base: &Llama<'_>, output: &Output) -> anyhow::Result<Checked> {
+    fn of(made: &Model, base: &Llama<'_>, progress: &dyn Progress) -> anyhow::Result<Checked> {
         let llama = Llama::load(made)?;
         let tokenizer = Tokenizer::from_metadata(made.metadata())?;
         let corpus = Corpus::tokenize(&tokenizer, check::TEXT);
@@ -132,8 +134,7 @@ impl Checked {
         let weights = weights.fold(0, u64::saturating_add);
         let options =
             Options { mode: Mode::Exact, ..check::options(weights, corpus.tokens().len()) };
-        let progress = Evaluating::new(output, "checking");
-        let report = evaluate(&llama, Against::Model(base), &corpus, &options, &progress)?;
+        let report = evaluate(&llama, Against::Model(base), &corpus, &options, progress)?;
         let nan = (f64::NAN, f64::NAN);
         let against = report.against.map(|against| (against.base_perplexity, against.kld.mean));
         let (perplexity_before, kld) = against.unwrap_or(nan);
@@ -168,5 +169,47 @@ struct Made {
 impl fmt::Display for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}, {}", Escaped(&self.output), self.transforms.join(" and "), self.check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llq_convert::Silent;
+    use llq_fixtures::fixture;
+    use llq_gguf::{TensorSpec, to_bytes};
+
+    use super::*;
+
+    /// The fixture as GGUF, of which `change` may change the bytes of tensors.
+    fn model(change: impl Fn(&str, &mut Vec<u8>)) -> Model {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let source = llq_convert::open(&fixture("tiny-llama-2/hf")).unwrap();
+        let plan = Plan::new(&*source, &Request::default()).unwrap();
+        llq_convert::write(&*source, &plan, &path, Overwrite::Forbid, &Silent).unwrap();
+        let model = Model::open(&path).unwrap();
+        let tensors = model.tensors().iter().map(|tensor| {
+            let mut data = model.data(tensor).to_vec();
+            change(&tensor.name, &mut data);
+            let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+            (TensorSpec { name, shape, tensor_type: tensor.tensor_type }, data)
+        });
+        Model::from_bytes(to_bytes(model.metadata(), tensors).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_channel_that_has_not_moved_along_is_found() {
+        let model_before = model(|_, _| ());
+        let before = Llama::load(&model_before).unwrap();
+        let same = Checked::of(&model_before, &before, &()).unwrap();
+        assert!(same.agrees() && same.kld == 0.0, "{same}");
+        // Two hidden channels of one block: rows of 256 weights in BF16.
+        let moved = model(|name, data| {
+            if name == "blk.3.ffn_up.weight" {
+                data[..1024].rotate_left(512);
+            }
+        });
+        let moved = Checked::of(&moved, &before, &()).unwrap();
+        assert!(!moved.agrees(), "{moved}");
     }
 }

@@ -48,7 +48,9 @@ pub enum TransformError {
         found: u64,
     },
     /// The columns of blocks can't move.
-    #[error("tensor {tensor:?} is {found}, expected F32, F16 or BF16: quantized weights can't move")]
+    #[error(
+        "tensor {tensor:?} is {found}, expected F32, F16 or BF16: quantized weights can't move"
+    )]
     Quantized {
         /// The tensor.
         tensor: String,

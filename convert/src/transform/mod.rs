@@ -19,7 +19,8 @@ mod error;
 mod model;
 mod source;
 
-use llq_gguf::{Metadata, TensorSpec, TensorType};
+use llq_gguf::{Metadata, TensorSpec, TensorType, Value};
+use llq_quant::mix::Mix;
 
 use self::{
     channels::{Axis, Channels},
@@ -33,7 +34,7 @@ pub use self::error::TransformError;
 /// An exact transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transform {
-    /// Channels that carry more come first.
+    /// Channels move so that each group of a row has an equal share of those that carry much.
     Order,
     /// What reads channels that carry more gets larger weights, and what writes them smaller ones:
     /// by the power of two nearest to the fourth root of their energy.
@@ -72,13 +73,15 @@ pub fn transformed(
     let mut axes = Vec::with_capacity(specs.len());
     for spec in &mut specs {
         let own = axes_of(&spec.name, &channels)
+            .filter(|axes| axes.fit(spec))
             .ok_or_else(|| fails(TransformError::Tensor { tensor: spec.name.clone() }))?;
         spec.tensor_type = carrier(spec, &own).map_err(fails)?;
         axes.push(own);
     }
     let notes = source.notes().iter().cloned().chain(unscaled(&model, imatrix, transforms));
     let notes = notes.collect();
-    let metadata = marked(source.metadata(), transforms);
+    let widened = specs.iter().zip(source.tensors()).any(|(new, old)| new != old);
+    let metadata = marked(source.metadata(), transforms, widened.then_some(Mix::F32));
     Ok(Box::new(Transformed { source, metadata, specs, axes, notes }))
 }
 
@@ -138,8 +141,11 @@ fn unscaled(model: &Model, imatrix: &Imatrix, transforms: &[Transform]) -> Optio
     })
 }
 
-fn marked(metadata: &Metadata, transforms: &[Transform]) -> Metadata {
+fn marked(metadata: &Metadata, transforms: &[Transform], widened: Option<Mix>) -> Metadata {
     let mut metadata = metadata.clone();
+    if let Some(mix) = widened {
+        metadata.set("general.file_type", Value::U32(mix.file_type()));
+    }
     let before = metadata.string(KEY).map(str::to_owned).ok();
     let names = transforms.iter().map(|transform| transform.name().to_owned());
     metadata.set(KEY, before.into_iter().chain(names).collect::<Vec<_>>().join(","));

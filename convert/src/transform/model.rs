@@ -41,7 +41,7 @@ impl Model {
             true => metadata.count(HEAD_COUNT_KV)?,
             false => heads,
         };
-        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of the {heads} query heads");
             return Err(TransformError::Heads { key: HEAD_COUNT_KV, expected, found: kv_heads });
         }
@@ -55,6 +55,8 @@ impl Model {
         tensors.expect("output_norm.weight", &[width])?;
         let mut model =
             Model { width, heads, kv_heads, head_length: 0, hidden: Vec::new(), has_output };
+        // A model without blocks has no importance either.
+        model.add_block(&tensors)?;
         while tensors.0.contains_key(&*format!("blk.{}.attn_norm.weight", model.hidden.len())) {
             model.add_block(&tensors)?;
         }

@@ -9,7 +9,7 @@ use super::{Axis, columns};
 use crate::{
     Error, Note, Source, SourceKind,
     error::Result,
-    source::row_bytes,
+    source::{row_bytes, rows},
 };
 
 /// What happens to the columns and the rows of a tensor.
@@ -31,6 +31,11 @@ impl Axes {
 
     pub(super) fn are_scaled(&self) -> bool {
         self.columns.scales.is_some() || self.rows.scales.is_some()
+    }
+
+    /// Whether a tensor has as many columns and rows.
+    pub(super) fn fit(&self, spec: &TensorSpec) -> bool {
+        self.columns.fits(columns(spec)) && self.rows.fits(rows(spec))
     }
 
     fn change_nothing(&self) -> bool {
