@@ -62,10 +62,8 @@ impl Channels {
         transforms: &[Transform],
     ) -> Result<Channels> {
         let energies = Energies(imatrix);
-        let order = |energy: &[f32]| match transforms.contains(&Transform::Order) {
-            true => Some(dealt(energy)),
-            false => None,
-        };
+        let reordered = transforms.contains(&Transform::Order);
+        let order = |energy: &[f32]| reordered.then(|| dealt(energy));
         let scales = |energy: &[f32]| match transforms.contains(&Transform::Scale) {
             true => Scales(Some(fourth_roots(energy))),
             false => Scales::default(),
@@ -80,7 +78,7 @@ impl Channels {
             add_shares(&mut stream, &feed_forward);
             let mixed = of("attn_output.weight", model.heads * model.head_length)?;
             let values = summed_over_groups(&mixed, model);
-            let by_head = order(&values).map(|_| in_heads(&values, model.head_length as usize));
+            let by_head = reordered.then(|| in_heads(&values, model.head_length as usize));
             let hidden = of("ffn_down.weight", hidden)?;
             blocks.push(BlockChannels {
                 attention: scales(&attention),
@@ -194,7 +192,8 @@ fn summed_over_groups(mixed: &[f32], model: &Model) -> Vec<f32> {
     let length = (model.head_length as usize).max(1);
     let group = (model.heads / model.kv_heads) as usize;
     let groups = mixed.chunks(group * length);
-    let sum = |heads: &[f32], i: usize| heads.iter().skip(i).step_by(length).sum();
+    let sum =
+        |heads: &[f32], i: usize| heads.iter().skip(i).step_by(length).sum::<f32>().min(f32::MAX);
     groups.flat_map(|heads| (0..length).map(move |i| sum(heads, i))).collect()
 }
 
