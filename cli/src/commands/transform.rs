@@ -26,7 +26,7 @@ Examples:
   llq transform model.gguf -o moved.gguf --imatrix model.imatrix --order --scale
   llq quantize moved.gguf -o moved-q2_k.gguf --type q2_k --calibrate text.txt";
 
-/// Move or scale the channels of a model so that it computes the same, before it is quantized.
+/// Move or scale the channels of a model without changing what it computes.
 ///
 /// The result is a model of the same size and types for any tool, and predicts the same: both are
 /// evaluated on a short text, and a file that does not agree with its source is not kept. What it
