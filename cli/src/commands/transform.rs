@@ -23,15 +23,17 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   llq imatrix model.gguf --corpus text.txt --process-output -o model.imatrix
-  llq transform model.gguf -o moved.gguf --imatrix model.imatrix --order --scale
-  llq quantize moved.gguf -o moved-q2_k.gguf --type q2_k --calibrate text.txt";
+  llq transform model.gguf -o scaled.gguf --imatrix model.imatrix --scale
+  llq quantize scaled.gguf -o scaled-q2_k.gguf --type q2_k
+  llq perplexity scaled-q2_k.gguf --corpus other.txt --against model.gguf";
 
 /// Move or scale the channels of a model without changing what it computes.
 ///
-/// The result is a model of the same size and types for any tool, and predicts the same: both are
-/// evaluated on a short text, and a file that does not agree with its source is not kept. What it
-/// gains depends on the model and on how it is quantized (docs/benchmarks.md); compare both ways with
-/// llq perplexity --against. Importance of the source does not fit the result: collect it anew.
+/// The result is a model for any tool and predicts the same: both are evaluated on a short text, and a
+/// file that does not agree with its source is not kept. On llq's fixtures --scale gains where a model
+/// is then quantized without importance, and neither does with --imatrix or --calibrate; compare both
+/// ways with llq perplexity --against. Importance of the source does not fit the result: collect it
+/// anew.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("transforms").required(true).multiple(true)))]
@@ -52,8 +54,8 @@ pub(crate) struct Args {
     #[arg(long, group = "transforms")]
     order: bool,
 
-    /// Scale matrices up where they read channels that carry much, by powers of two, and what writes
-    /// the channels down; F16 becomes F32
+    /// Scale matrices up where they read channels that carry much, and what writes the channels down.
+    /// Scaled tensors become F32
     #[arg(long, group = "transforms")]
     scale: bool,
 

@@ -15,7 +15,7 @@ pub(super) struct Axis {
     pub(super) scales: Option<Arc<[f32]>>,
 }
 
-/// Scales in the old order, powers of two; `None` for ones.
+/// Scales in the old order; `None` for ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scales(Option<Arc<[f32]>>);
 
@@ -65,7 +65,7 @@ impl Channels {
         let reordered = transforms.contains(&Transform::Order);
         let order = |energy: &[f32]| reordered.then(|| dealt(energy));
         let scales = |energy: &[f32]| match transforms.contains(&Transform::Scale) {
-            true => Scales(Some(fourth_roots(energy))),
+            true => Scales(Some(eighth_roots(energy))),
             false => Scales::default(),
         };
         let mut stream = Vec::new();
@@ -225,16 +225,17 @@ fn in_heads(energy: &[f32], length: usize) -> Arc<[u32]> {
     order.collect()
 }
 
-/// The powers of two nearest to the fourth roots, of which the geometric mean is about one.
-fn fourth_roots(energy: &[f32]) -> Arc<[f32]> {
+/// The eighth roots, of which the geometric mean is one. Fourth roots, as is usual, gain half as much
+/// on the fixtures: what they spread out inside a group costs again.
+fn eighth_roots(energy: &[f32]) -> Arc<[f32]> {
     /// Of the mean energy this much is added: channels that carry nothing are not scaled by much.
     const FLOOR: f64 = 0.01;
-    /// The largest power of two.
+    /// The largest scale and the inverse of the smallest, as a power of two.
     const MOST: f64 = 3.0;
     let floor = (FLOOR * mean(energy)).max(f64::from(f32::MIN_POSITIVE));
-    let exponents = energy.iter().map(|&energy| (f64::from(energy) + floor).log2() / 4.0);
+    let exponents = energy.iter().map(|&energy| (f64::from(energy) + floor).log2() / 8.0);
     let exponents: Vec<f64> = exponents.collect();
     let middle = exponents.iter().sum::<f64>() / exponents.len().max(1) as f64;
-    let scale = |exponent: f64| ((exponent - middle).round().clamp(-MOST, MOST)).exp2() as f32;
+    let scale = |exponent: f64| (exponent - middle).clamp(-MOST, MOST).exp2() as f32;
     exponents.into_iter().map(scale).collect()
 }

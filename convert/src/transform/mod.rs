@@ -11,8 +11,8 @@
 //! | inside the feed-forward network | `ffn_gate`, `ffn_up` | `ffn_down` |
 //!
 //! Order: all three. Scale: the last two, and from each norm into what reads it (Lin et al., "AWQ",
-//! 2023). Scales are powers of two, by which no float changes but in its exponent. Queries and keys
-//! stay: their channels are turned in pairs, each at its own frequency.
+//! 2023). Scaled weights are F32, so that only their last bit is rounded. Queries and keys stay: their
+//! channels are turned in pairs, each at its own frequency.
 
 mod channels;
 mod error;
@@ -37,7 +37,7 @@ pub enum Transform {
     /// Channels move so that each group of a row has an equal share of those that carry much.
     Order,
     /// What reads channels that carry more gets larger weights, and what writes them smaller ones:
-    /// by the power of two nearest to the fourth root of their energy.
+    /// by the eighth root of their energy.
     Scale,
 }
 
@@ -124,10 +124,10 @@ fn axes_of(name: &str, channels: &Channels) -> Option<Axes> {
     Some(axes)
 }
 
-/// A type that holds the transformed weights as they are. F16 has too few exponents to be scaled.
+/// A type that holds the transformed weights as they are.
 fn carrier(spec: &TensorSpec, axes: &Axes) -> std::result::Result<TensorType, TransformError> {
     match spec.tensor_type {
-        TensorType::F16 if axes.are_scaled() => Ok(TensorType::F32),
+        TensorType::F16 | TensorType::BF16 if axes.are_scaled() => Ok(TensorType::F32),
         plain @ (TensorType::F32 | TensorType::F16 | TensorType::BF16) => Ok(plain),
         found => Err(TransformError::Quantized { tensor: spec.name.clone(), found }),
     }

@@ -86,6 +86,7 @@ fn channels_between_two_matrices_move_and_scale_together() {
         new.iter().map(|column| old.iter().position(|old| old == column).unwrap()).collect();
     assert_ne!(order, (0..EMBEDDING as usize).collect::<Vec<_>>());
 
+    let near = |a: f32, b: f32| (a - b).abs() <= 1e-5 * b.abs();
     // down (silu(gate x) * (up x)), with x of the norm: a channel is found by its column of down.
     for block in 0..2 {
         let all = |part: &str| {
@@ -102,8 +103,8 @@ fn channels_between_two_matrices_move_and_scale_together() {
                     let from = order[i];
                     let gated = through(&new_norm[0], &new_gate[j], i);
                     let raised = through(&new_norm[0], &new_up[j], i) * new_down[0][j];
-                    gated == through(&norm[0], &gate[k], from)
-                        && raised == through(&norm[0], &up[k], from) * down[order[0]][k]
+                    near(gated, through(&norm[0], &gate[k], from))
+                        && near(raised, through(&norm[0], &up[k], from) * down[order[0]][k])
                 })
             };
             let k = (0..FEED_FORWARD as usize).find(is_same).expect("the channel");
@@ -143,7 +144,7 @@ fn types_are_kept_where_they_can_hold_the_weights() {
         (find("token_embd.weight").to, find("blk.1.ffn_up.weight").to, file_type)
     };
     let (bf16, f16, f32) = (TensorType::BF16, TensorType::F16, TensorType::F32);
-    assert_eq!(types(Mix::BF16, &BOTH), (bf16, bf16, Mix::BF16.file_type().into()));
+    assert_eq!(types(Mix::BF16, &BOTH), (bf16, f32, Mix::F32.file_type().into()));
     let order = types(Mix::F16, &[Transform::Order]);
     assert_eq!(order, (f16, f16, Mix::F16.file_type().into()));
     assert_eq!(types(Mix::F16, &BOTH), (f16, f32, Mix::F32.file_type().into()));
