@@ -31,9 +31,9 @@ Examples:
 ///
 /// The result is a model for any tool and predicts the same: both are evaluated on a short text, and a
 /// file that does not agree with its source is not kept. On llq's fixtures --scale gains where a model
-/// is then quantized without importance, and neither does with --imatrix or --calibrate; compare both
-/// ways with llq perplexity --against. Importance of the source does not fit the result: collect it
-/// anew.
+/// is then quantized without importance and loses with it, --order gains little, and neither gains
+/// with --calibrate; compare both ways with llq perplexity --against. Importance of the source does
+/// not fit the result: collect it anew.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("transforms").required(true).multiple(true)))]
