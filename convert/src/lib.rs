@@ -23,6 +23,7 @@ mod readers;
 mod recipe;
 mod source;
 mod tokenizer;
+mod transform;
 mod type_rules;
 mod weights;
 mod write;
@@ -41,6 +42,7 @@ pub use readers::{OpenOptions, ReadyTensor, open, open_with, with_ready};
 pub use recipe::{TypeRecipe, TypeTable};
 pub use source::{Note, Source, SourceKind};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
+pub use transform::{Transform, TransformError, transformed};
 pub use type_rules::{Tensors, TypeRule, TypeRuleError, TypeRules, parse_tensor_type};
 pub use weights::{
     ggml::{GgmlError, Withdrawn},

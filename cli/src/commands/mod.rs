@@ -10,6 +10,7 @@ mod inspect;
 mod perplexity;
 mod quantize;
 mod sweep;
+mod transform;
 
 mod allocation;
 mod calibration;
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
     Imatrix(imatrix::Args),
+    Transform(transform::Args),
     Sweep(sweep::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
@@ -48,6 +50,7 @@ impl Command {
             Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
             Command::Imatrix(args) => imatrix::run(args, output)?,
+            Command::Transform(args) => return transform::run(args, output),
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,

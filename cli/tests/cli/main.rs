@@ -22,4 +22,5 @@ mod lora;
 mod output_file;
 mod reports;
 mod tables;
+mod transform;
 mod usage;
