@@ -27,7 +27,7 @@ use llq_gguf::TensorType;
 
 use self::{
     backward::Sensitivities,
-    forward::Shared,
+    forward::{Shared, Weights},
     solve::Outcome,
     stages::{Rounded, Streams},
 };
@@ -136,8 +136,12 @@ pub fn calibrate(
         Calibrated { tokens, outputs_weighed: sensitivities.is_some(), ..Calibrated::default() };
     done.add(rounded);
     for (index, block) in llama.blocks.iter().enumerate() {
-        let sensitivity = sensitivities.as_ref().map(|all| &all.blocks[index]);
-        streams.block(index, block, sensitivity)?.into_iter().for_each(|rounded| done.add(rounded));
+        let sensitivity = sensitivities.as_ref().map(|all| all.block(index, &Weights::of(block)));
+        let sensitivity = sensitivity.transpose()?;
+        streams
+            .block(index, block, sensitivity.as_ref())?
+            .into_iter()
+            .for_each(|rounded| done.add(rounded));
     }
     streams.head()?.into_iter().for_each(|rounded| done.add(rounded));
     Ok(done)
