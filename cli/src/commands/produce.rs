@@ -115,7 +115,11 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        output.result(&DryRun::of(&*source, &plan, &paths))?;
+        let calibration = match job.calibration {
+            Some(calibration) => calibration.estimate(job.input, &plan)?,
+            None => None,
+        };
+        output.result(&DryRun::of(&*source, &plan, &paths, calibration))?;
         return Ok(ExitCode::SUCCESS);
     }
 

@@ -5,6 +5,9 @@
 //! belongs to the outputs of each matrix is kept, `A = Σ g gᵀ` (Martens and Grosse, "K-FAC", 2015;
 //! for rounding Tseng et al., "YAQA", 2025).
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 use llq_quant::{Activations, Matrix, Mode, Scratch, kernels, matmul};
@@ -48,12 +51,12 @@ const SQUARE_ROWS: usize = 256;
 const LEAST_ROWS: usize = 8;
 
 /// Passes that are summed over at the most: 32,768 tokens of windows of 512 to fit, and 4,096 to judge.
-const FITTED_PASSES: usize = 16;
-const JUDGING_PASSES: usize = 2;
+pub(super) const FITTED_PASSES: usize = 16;
+pub(super) const JUDGING_PASSES: usize = 2;
 
 /// What the streams of a pass before each block may take in memory; otherwise fewer windows pass
 /// together.
-const STREAM_BYTES: usize = 1 << 30;
+pub(super) const STREAM_BYTES: usize = 1 << 30;
 
 /// Names under which the sums are kept, in that of a block its index.
 const EMBEDDING: &str = "sensitivity";
@@ -87,7 +90,7 @@ impl<'a> Sensitivities<'a> {
         let mut blocks: Vec<Sensitivity> =
             blocks.map(|block| Sensitivity::zero(&Weights::of(block), rows)).collect();
         let window_bytes = shared.context * width * size_of::<f32>() * blocks.len();
-        let together = (STREAM_BYTES / window_bytes).max(1) * shared.context;
+        let together = (STREAM_BYTES / window_bytes.max(1)).max(1) * shared.context;
         let mut left = [FITTED_PASSES, JUDGING_PASSES];
         for (index, pass) in passes.iter().enumerate() {
             let (left, sums) = match pass.use_for {

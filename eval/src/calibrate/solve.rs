@@ -79,7 +79,7 @@ struct Held {
 }
 
 /// Tokens that judge, at the most.
-const MOST_JUDGING: usize = 4096;
+pub(super) const MOST_JUDGING: usize = 4096;
 
 /// The same with its factor.
 pub(super) struct Known {
@@ -297,7 +297,8 @@ fn in_slices(
     group: usize,
     round: impl Fn(&Dense, &Range<usize>) -> Result<Slice, Problem>,
 ) -> Result<(Vec<u8>, Outcome), Problem> {
-    let count = (SLICE / matrix.cols() / group).max(1) * group;
+    // Products with the tokens that judge take memory as well.
+    let count = (SLICE / matrix.cols().max(MOST_JUDGING) / group).max(1) * group;
     let (mut calibrated, mut plain) = (Vec::new(), Vec::new());
     let (mut judged, mut errors) = (true, [0.0; 2]);
     for first in (0..matrix.rows()).step_by(count) {

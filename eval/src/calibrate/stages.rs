@@ -18,7 +18,7 @@ use crate::{Error, error::Result, llama::Block};
 pub(super) const STAGES: usize = 4;
 
 /// What the inputs of a stage may take in memory; more are computed twice.
-const KEPT_BYTES: usize = 1 << 30;
+pub(super) const KEPT_BYTES: usize = 1 << 30;
 
 /// A run over all blocks.
 pub(super) struct Streams<'a> {
@@ -229,9 +229,8 @@ impl<'a> Streams<'a> {
             if loaded.is_none() || keep {
                 let x = make(&pair.rounded, rounded);
                 if loaded.is_none() {
-                    let mut missing = pair.plain.clone();
-                    missing = less(missing, &pair.rounded);
-                    missing = less(missing, &wanted.part.apply(&x));
+                    let lost = less(pair.plain.clone(), &pair.rounded);
+                    let missing = less(lost, &wanted.part.apply(&x));
                     inputs.add(pair.use_for, &x, &missing);
                 }
                 if keep {
