@@ -9,7 +9,7 @@
 //! | streams | `T · 2 m n`; once more where the product is added to the stream, or where the inputs of such a matrix are too large to be kept |
 //! | sums | `F · n² / 2` per input, and `F · n²` (`F · m n` where added to the stream) |
 //! | solving | `n³ / 6` per input, `m n²` (twice where not added to the stream) |
-//! | rounding | `m n²` for each of [`SWEEPS`], and [`STEPS`] per weight |
+//! | rounding | see [`TOGETHER`] and [`ALONE`] |
 //! | judging | `J · 3 m n`, `J` at most 4,096 |
 //!
 //! Memory: two streams of `T × embedding_length` f32, and the larger of what the sums for the way
@@ -31,12 +31,16 @@ use super::{
 };
 use crate::Llama;
 
-/// Times that error feedback and descent go through all columns, as measured.
-const SWEEPS: f64 = 14.0;
+/// What rounding takes per weight: multiply-adds for each of its columns, and those that products do
+/// in the time that descent within blocks of columns takes. As measured.
+struct PerWeight {
+    sweeps: f64,
+    steps: f64,
+}
 
-/// What descent within blocks of columns takes per weight, in the multiply-adds that products do in
-/// the same time, as measured.
-const STEPS: f64 = 1.0e5;
+/// Rows beside each other, and rows by themselves.
+const TOGETHER: PerWeight = PerWeight { sweeps: 14.0, steps: 5.0e4 };
+const ALONE: PerWeight = PerWeight { sweeps: 5.0, steps: 2.0e4 };
 
 /// Forms of f32 that a weight has while it is rounded.
 const FORMS: usize = 10;
@@ -73,6 +77,7 @@ struct Tokens {
 struct Stage<'a> {
     parts: Vec<Part<'a>>,
     is_added: bool,
+    rounding: PerWeight,
     /// Multiply-adds per token to make its input.
     making: f64,
 }
@@ -119,8 +124,11 @@ impl CalibrationCost {
         let head = Part { matrix: *llama.head(), bias: None };
         cost.backward += tokens.backward * 2.0 * size(&head);
         if llama.output.is_some() {
-            let stage = Stage::new(vec![head], false, 0.0);
+            let stage = Stage { rounding: ALONE, ..Stage::new(vec![head], false, 0.0) };
             cost.add(&stage, types, &["output.weight".to_owned()], &tokens);
+        }
+        if types("token_embd.weight").is_some() {
+            cost.rounding += ALONE.of(&Part { matrix: llama.embedding, bias: None });
         }
         let width = sizes.embedding_length;
         let stream = |tokens: f64| (tokens as usize * width * size_of::<f32>()) as u64;
@@ -164,7 +172,7 @@ impl CalibrationCost {
             rows += part.matrix.rows();
             let products = if stage.is_added { 1.0 } else { 2.0 };
             self.solving += products * size(part) * n;
-            self.rounding += size(part) * (SWEEPS * n + STEPS);
+            self.rounding += stage.rounding.of(part);
             self.judging += tokens.judging * (1.0 + products) * size(part);
         }
         if rows == 0 {
@@ -183,7 +191,13 @@ impl CalibrationCost {
 
 impl<'a> Stage<'a> {
     fn new(parts: Vec<Part<'a>>, is_added: bool, making: f64) -> Stage<'a> {
-        Stage { parts, is_added, making }
+        Stage { parts, is_added, rounding: TOGETHER, making }
+    }
+}
+
+impl PerWeight {
+    fn of(&self, part: &Part<'_>) -> f64 {
+        size(part) * (self.sweeps * part.matrix.cols() as f64 + self.steps)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     row::{Row, Shape},
 };
 use crate::{
-    kernels::{Kernels, Simd, Work},
+    kernels::{Kernels, LANES, Simd, Work},
     packing::HalfLe,
 };
 
@@ -108,12 +108,12 @@ struct Descent<'a> {
 
 impl Work for Descent<'_> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, _simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         let Range { start, end } = self.columns;
         for _ in 0..ROUNDS {
             let mut gain = self.move_codes();
             for g in start / self.shape.group..end / self.shape.group {
-                gain += self.move_grid(g);
+                gain += self.move_grid(simd, g);
             }
             for b in start / self.shape.block..end / self.shape.block {
                 gain += self.fit_commons(b);
@@ -167,21 +167,20 @@ impl Descent<'_> {
     /// Tries the integers about those of group `g`, or halves where it has no integers, each with
     /// codes rounded anew, and takes the best.
     #[inline(always)]
-    fn move_grid(&mut self, g: usize) -> f64 {
+    fn move_grid<S: Simd>(&mut self, simd: S, g: usize) -> f64 {
         let b = g * self.shape.group / self.shape.block;
         let (scale, min) = (self.row.scale[b], self.row.min[b]);
         let (scale_code, min_code) = (self.row.scale_codes[g], self.row.min_codes[g]);
-        let mut best = Trial { cost: 0.0, codes: [0.0; MOST] };
-        let mut grid = None;
+        let mut grids = Grids::default();
         if self.shape.is_plain {
             for step in [-0.04, -0.02, -0.01, 0.01, 0.02, 0.04f32] {
                 let half = HalfLe::finite(scale * (1.0 + step)).to_f32();
-                self.try_grid(g, (half, 1.0, min, min_code), &mut best, &mut grid);
+                grids.push((half, 1.0, min, min_code));
             }
             if self.shape.has_min {
                 for step in [-0.3, -0.1, 0.1, 0.3] {
                     let half = HalfLe::finite(min + step * scale).to_f32();
-                    self.try_grid(g, (scale, 1.0, half, min_code), &mut best, &mut grid);
+                    grids.push((scale, 1.0, half, min_code));
                 }
             }
         } else {
@@ -193,66 +192,85 @@ impl Descent<'_> {
                     if s < least || s > most || self.shape.has_min && (m < least || m > most) {
                         continue;
                     }
-                    self.try_grid(g, (scale, s, min, m), &mut best, &mut grid);
+                    grids.push((scale, s, min, m));
                 }
             }
         }
-        let Some((scale, scale_code, min, min_code)) = grid else { return 0.0 };
+        let mut codes = [[0.0; LANES]; MOST];
+        let costs = self.regrid(simd, g, &grids, &mut codes);
+        let (mut lane, mut best) = (LANES, 0.0);
+        for (index, &cost) in costs.iter().enumerate().take(grids.count) {
+            if cost < best {
+                (lane, best) = (index, cost);
+            }
+        }
+        if lane == LANES {
+            return 0.0;
+        }
+        let (scale, scale_code, min, min_code) = grids.all[lane];
         (self.row.scale[b], self.row.min[b]) = (scale, min);
         (self.row.scale_codes[g], self.row.min_codes[g]) = (scale_code, min_code);
         let (scale, min) = self.row.grid(self.shape, g);
         for a in 0..self.shape.group {
             let j = g * self.shape.group + a;
-            self.row.codes[j] = best.codes[a];
-            let change = scale * best.codes[a] - min - self.row.weights[j];
+            self.row.codes[j] = codes[a][lane];
+            let change = scale * codes[a][lane] - min - self.row.weights[j];
             if change != 0.0 {
                 self.change(j, change);
             }
         }
-        f64::from(-best.cost)
+        f64::from(-best)
     }
 
+    /// What the codes of group `g` become on other grids, a lane each: one after another beside the
+    /// others; and what that adds to the error.
     #[inline(always)]
-    fn try_grid(
+    fn regrid<S: Simd>(
         &self,
+        simd: S,
         g: usize,
-        grid: (f32, f32, f32, f32),
-        best: &mut Trial,
-        best_grid: &mut Option<(f32, f32, f32, f32)>,
-    ) {
-        let (scale, min) = (grid.0 * grid.1, grid.2 * grid.3);
-        let trial = self.regrid(g, scale, min);
-        if trial.cost < best.cost {
-            *best = trial;
-            *best_grid = Some(grid);
-        }
-    }
-
-    /// What the codes of group `g` become on another grid, one after another beside the others, and
-    /// what that costs.
-    #[inline(always)]
-    fn regrid(&self, g: usize, scale: f32, min: f32) -> Trial {
+        grids: &Grids,
+        codes: &mut [[f32; LANES]; MOST],
+    ) -> [f32; LANES] {
+        /// Added and taken off again, it rounds to the nearest whole number.
+        const ROUND: f32 = (3 << 22) as f32;
         let first = g * self.shape.group;
         let group = self.shape.group;
-        let mut gradient = [0.0; MOST];
+        let (mut scale, mut min, mut inverse) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            let grid = grids.all[lane];
+            (scale[lane], min[lane]) = (grid.0 * grid.1, grid.2 * grid.3);
+            inverse[lane] = if scale[lane] == 0.0 { 0.0 } else { 1.0 / scale[lane] };
+        }
+        let (scale, min, inverse) = (simd.load(&scale), simd.load(&min), simd.load(&inverse));
+        let (lowest, highest) = (simd.splat(self.shape.lowest), simd.splat(self.shape.highest));
+        let (round, two) = (simd.splat(ROUND), simd.splat(2.0));
+        let mut gradient = [simd.splat(0.0); MOST];
         let from = first - self.columns.start;
-        gradient[..group].copy_from_slice(&self.gradient[from..from + group]);
-        let mut trial = Trial { cost: 0.0, codes: [0.0; MOST] };
-        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        for (lanes, &own) in gradient.iter_mut().zip(&self.gradient[from..from + group]) {
+            *lanes = simd.splat(own);
+        }
+        let mut cost = simd.splat(0.0);
         for a in 0..group {
             let curvature = &self.curvature.row(first + a)[first..first + group];
-            let weight = self.row.weights[first + a];
-            let wanted = weight - gradient[a] / curvature[a];
-            let code = ((wanted + min) * inverse).round_ties_even();
-            let code = code.clamp(self.shape.lowest, self.shape.highest);
-            let change = scale * code - min - weight;
-            trial.codes[a] = code;
-            trial.cost += change * (2.0 * gradient[a] + change * curvature[a]);
-            for (gradient, curvature) in gradient.iter_mut().zip(curvature) {
-                *gradient += change * curvature;
+            let weight = simd.splat(self.row.weights[first + a]);
+            let own = simd.splat(curvature[a]);
+            let wanted = simd.sub(weight, simd.div(gradient[a], own));
+            let code = simd.mul(simd.add(wanted, min), inverse);
+            let code = simd.min(simd.max(code, lowest), highest);
+            let code = simd.sub(simd.add(code, round), round);
+            simd.store(code, &mut codes[a]);
+            let change = simd.sub(simd.sub(simd.mul(scale, code), min), weight);
+            let slope = simd.add(simd.mul(two, gradient[a]), simd.mul(change, own));
+            cost = simd.add(cost, simd.mul(change, slope));
+            for b in a + 1..group {
+                let more = simd.mul(change, simd.splat(curvature[b]));
+                gradient[b] = simd.add(gradient[b], more);
             }
         }
-        trial
+        let mut costs = [0.0; LANES];
+        simd.store(cost, &mut costs);
+        costs
     }
 
     /// Fits the common numbers of block `b` to its integers by least squares.
@@ -335,9 +353,17 @@ impl Descent<'_> {
     }
 }
 
-/// A group on another grid.
-struct Trial {
-    /// What it adds to the error.
-    cost: f32,
-    codes: [f32; MOST],
+/// Grids that are tried side by side: scale, its integer, minimum, its integer.
+#[derive(Default)]
+struct Grids {
+    all: [(f32, f32, f32, f32); LANES],
+    count: usize,
+}
+
+impl Grids {
+    #[inline(always)]
+    fn push(&mut self, grid: (f32, f32, f32, f32)) {
+        self.all[self.count] = grid;
+        self.count += 1;
+    }
 }
