@@ -211,10 +211,10 @@ impl Descent<'_> {
         (self.row.scale[b], self.row.min[b]) = (scale, min);
         (self.row.scale_codes[g], self.row.min_codes[g]) = (scale_code, min_code);
         let (scale, min) = self.row.grid(self.shape, g);
-        for a in 0..self.shape.group {
+        for (a, codes) in codes.iter().enumerate().take(self.shape.group) {
             let j = g * self.shape.group + a;
-            self.row.codes[j] = codes[a][lane];
-            let change = scale * codes[a][lane] - min - self.row.weights[j];
+            self.row.codes[j] = codes[lane];
+            let change = scale * codes[lane] - min - self.row.weights[j];
             if change != 0.0 {
                 self.change(j, change);
             }
