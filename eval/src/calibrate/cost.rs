@@ -42,7 +42,7 @@ struct PerWeight {
 const TOGETHER: PerWeight = PerWeight { sweeps: 14.0, steps: 5.0e4 };
 const ALONE: PerWeight = PerWeight { sweeps: 5.0, steps: 2.0e4 };
 
-/// Forms of f32 that a weight has while it is rounded.
+/// Forms of f32 that a weight has while it is rounded, and an input while it is summed.
 const FORMS: usize = 10;
 
 /// Multiply-adds of the parts of a calibration, and memory.
@@ -67,6 +67,8 @@ pub struct CalibrationCost {
 
 /// How many tokens are used for what.
 struct Tokens {
+    /// Of a pass.
+    together: usize,
     all: f64,
     fitted: f64,
     backward: f64,
@@ -183,7 +185,8 @@ impl CalibrationCost {
         self.solving += n.powi(3) / 6.0;
         let at_once = SLICE.min(rows * columns) * FORMS;
         let held = tokens.judging as usize * (columns + missing);
-        let values = 2 * columns * columns + columns * missing + at_once + held;
+        let passing = tokens.together * columns * FORMS;
+        let values = 2 * columns * columns + columns * missing + at_once + held + passing;
         let kept = if stage.is_added && is_kept { kept } else { 0 };
         self.memory = self.memory.max((values * size_of::<f32>() + kept) as u64);
     }
@@ -210,6 +213,7 @@ impl Tokens {
             fitted.min(FITTED_PASSES * PASS_WINDOWS) + judging.min(JUDGING_PASSES * PASS_WINDOWS);
         let judging = if judging == 0 { fitted } else { judging };
         Tokens {
+            together: PASS_WINDOWS * options.context,
             all: of(options.windows),
             fitted: of(fitted),
             backward: of(backward),

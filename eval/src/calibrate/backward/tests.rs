@@ -101,7 +101,7 @@ impl Reference {
             ("attention.value_length", VALUE_LENGTH),
             ("rope.dimension_count", ROTATED),
         ] {
-            metadata.set(&format!("llama.{key}"), Value::U32(value as u32));
+            metadata.set(format!("llama.{key}"), Value::U32(value as u32));
         }
         metadata.set("llama.attention.layer_norm_rms_epsilon", Value::F32(EPSILON as f32));
         let spec = |(name, (shape, _)): (&String, &(Vec<u64>, Vec<f64>))| TensorSpec {
