@@ -39,8 +39,8 @@ struct PerWeight {
 }
 
 /// Rows beside each other, and rows by themselves.
-const TOGETHER: PerWeight = PerWeight { sweeps: 14.0, steps: 5.0e4 };
-const ALONE: PerWeight = PerWeight { sweeps: 5.0, steps: 2.0e4 };
+const TOGETHER: PerWeight = PerWeight { sweeps: 11.0, steps: 1.2e5 };
+const ALONE: PerWeight = PerWeight { sweeps: 4.0, steps: 5.0e4 };
 
 /// Forms of f32 that a weight has while it is rounded, and an input while it is summed.
 const FORMS: usize = 10;
