@@ -28,7 +28,10 @@ mod statistics;
 mod tokenizer;
 mod windows;
 
-pub use calibrate::{Calibrated, Calibration, CalibrationProgress, Finished, calibrate};
+pub use calibrate::{
+    Calibrated, Calibration, CalibrationCost, CalibrationProgress, Finished, calibrate,
+    product_rate,
+};
 pub use corpus::Corpus;
 pub use error::Error;
 pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record, save_logits};

@@ -3,27 +3,29 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
 use llq_convert::{Plan, ReadyTensor};
 use llq_eval::{
-    Calibration, CalibrationProgress, Corpus, DEFAULT_CONTEXT, Finished, Llama, Tokenizer,
-    calibrate,
+    Calibration, CalibrationCost, CalibrationProgress, Corpus, DEFAULT_CONTEXT, Finished, Llama,
+    Tokenizer, calibrate, product_rate,
 };
-use llq_gguf::Model;
+use llq_gguf::{Model, TensorType};
 use llq_quant::mix::Guidance;
+use serde::Serialize;
 
 use super::perplexity;
 use crate::{
     corpus::Text,
     escape::Escaped,
     failure::Refusal,
-    figures::Count,
+    figures::{Bytes, Count, Seconds},
     output::Output,
     progress::{Progress, Unit},
     target::folder_of,
@@ -84,9 +86,7 @@ impl CalibrationArgs {
         let llama = perplexity::load(&model)?;
         let options = self.options(&llama);
         let corpus = corpus(text, &model, &options, output)?;
-        let changed = plan.tensors().iter().filter(|tensor| tensor.from != tensor.to);
-        let types = changed.map(|tensor| (tensor.name.as_str(), tensor.to));
-        let types: HashMap<_, _> = types.collect();
+        let types = changed(plan);
 
         let folder = Folder::beside(target);
         folder.open(&settings(&model, plan, &corpus, &options)?, self)?;
@@ -118,9 +118,60 @@ impl CalibrationArgs {
         Ok(Some(CalibratedTensors { tensors: tensors.collect(), folder }))
     }
 
+    /// What [`run`](Self::run) would take. `None` where nobody asked for it.
+    pub(super) fn estimate(&self, path: &Path, plan: &Plan) -> anyhow::Result<Option<Estimate>> {
+        if self.calibrate.is_none() {
+            return Ok(None);
+        }
+        let model = perplexity::open(path)?;
+        let llama = perplexity::load(&model)?;
+        let types = changed(plan);
+        let options = self.options(&llama);
+        let cost = CalibrationCost::of(&llama, &|name| types.get(name).copied(), &options);
+        Ok(Some(Estimate::at(&cost, product_rate())))
+    }
+
     fn options(&self, llama: &Llama<'_>) -> Calibration {
         let context = llama.hyperparameters().context_length.min(DEFAULT_CONTEXT);
         Calibration { context, windows: self.calibrate_windows as usize }
+    }
+}
+
+/// The tensors whose type changes, and to what.
+fn changed(plan: &Plan) -> HashMap<&str, TensorType> {
+    let changed = plan.tensors().iter().filter(|tensor| tensor.from != tensor.to);
+    changed.map(|tensor| (tensor.name.as_str(), tensor.to)).collect()
+}
+
+/// What a calibration would take, at most: the text may be shorter.
+#[derive(Serialize)]
+pub(super) struct Estimate {
+    flop: f64,
+    memory_bytes: u64,
+    flop_per_second: f64,
+    seconds: f64,
+}
+
+impl Estimate {
+    /// At so many multiply-adds per second.
+    fn at(cost: &CalibrationCost, rate: f64) -> Estimate {
+        let flop = 2.0 * cost.total();
+        let flop_per_second = 2.0 * rate;
+        let seconds = flop / flop_per_second;
+        Estimate { flop, memory_bytes: cost.memory, flop_per_second, seconds }
+    }
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.2} TFLOP, about {} at the {:.0} GFLOP/s of this machine's products, {} of memory",
+            self.flop / 1e12,
+            Seconds(Duration::from_secs_f64(self.seconds)),
+            self.flop_per_second / 1e9,
+            Bytes(self.memory_bytes),
+        )
     }
 }
 

@@ -6,7 +6,10 @@ use llq_convert::{Plan, Source};
 use llq_gguf::{Metadata, Value, free_bytes};
 use serde::Serialize;
 
-use super::{allocation::Measured, inspect::MetadataList, produce::Made, type_shares::type_table};
+use super::{
+    allocation::Measured, calibration::Estimate, inspect::MetadataList, produce::Made,
+    type_shares::type_table,
+};
 use crate::{
     escape::Escaped,
     figures::{Bytes, Count, Parameters},
@@ -22,6 +25,8 @@ pub(super) struct DryRun<'a> {
     free_bytes: Option<u64>,
     context_length: Option<u64>,
     vocabulary: Option<Vocabulary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<Estimate>,
     #[serde(serialize_with = "as_list")]
     metadata: Metadata,
     tensors: Vec<PlannedTensor<'a>>,
@@ -52,6 +57,7 @@ impl<'a> DryRun<'a> {
         plan: &'a Plan,
         paths: &[PathBuf],
         mix: Option<&'a Measured>,
+        calibration: Option<Estimate>,
     ) -> DryRun<'a> {
         let metadata = plan.metadata(source);
         let architecture = metadata.string("general.architecture").unwrap_or_default();
@@ -61,6 +67,7 @@ impl<'a> DryRun<'a> {
             free_bytes: paths.first().and_then(|path| free_bytes(folder_of(path)).ok()),
             context_length: metadata.count(&format!("{architecture}.context_length")).ok(),
             vocabulary: Vocabulary::of(&metadata),
+            calibration,
             tensors: tensors
                 .map(|(tensor, placed)| PlannedTensor {
                     name: &tensor.name,
@@ -95,6 +102,7 @@ impl<'a> DryRun<'a> {
             lines.push(("context", format!("{} tokens", Count(length))));
         }
         lines.extend(self.vocabulary.as_ref().map(|v| ("vocabulary", v.to_string())));
+        lines.extend(self.calibration.as_ref().map(|c| ("calibration", c.to_string())));
         lines
     }
 }

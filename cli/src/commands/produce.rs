@@ -127,7 +127,12 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        return output.result(&DryRun::of(&*source, &plan, &paths, job.mix)).map(|()| None);
+        let calibration = match job.calibration {
+            Some(calibration) => calibration.estimate(job.input, &plan)?,
+            None => None,
+        };
+        let dry_run = DryRun::of(&*source, &plan, &paths, job.mix, calibration);
+        return output.result(&dry_run).map(|()| None);
     }
 
     let calibrated = match job.calibration {
