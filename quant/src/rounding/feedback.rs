@@ -55,20 +55,11 @@ fn search(
     b: usize,
 ) {
     let columns = b * shape.block..(b + 1) * shape.block;
-    let importance = importance(&wanted[columns.clone()], &curvature.pivots()[columns.clone()]);
-    let encoding = Encoding::weighted(Some(&importance));
+    let encoding = Encoding::weighted(Some(&curvature.pivots()[columns.clone()]));
     let mut bytes = vec![0; shape.format.tensor_type.block_bytes()];
     let searched = shape.format.encode_row_with(kernels, &wanted[columns], encoding, &mut bytes);
     debug_assert!(searched.is_ok(), "one block of the format");
     row.read_block(shape, b, &bytes);
-}
-
-/// The importance by which an encoder gives each weight's squared error the `cost`: it multiplies by
-/// `√(mean square + weight²)`.
-fn importance(weights: &[f32], cost: &[f32]) -> Vec<f32> {
-    let mean = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
-    let of = |(w, cost): (&f32, &f32)| cost / (mean + w * w).sqrt().max(f32::MIN_POSITIVE);
-    weights.iter().zip(cost).map(of).collect()
 }
 
 /// Rounds the columns of block `b` to its grid.
