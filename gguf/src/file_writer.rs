@@ -227,6 +227,12 @@ impl SealedFile {
         &self.header
     }
 
+    /// Lets those read and write it whom another file lets.
+    pub(crate) fn set_permissions(&self, permissions: fs::Permissions) -> Result<()> {
+        let set = self.file.as_file().set_permissions(permissions);
+        set.map_err(|source| Error::Io { path: self.target.clone(), source })
+    }
+
     /// Gives the file its name.
     ///
     /// # Errors
@@ -320,12 +326,12 @@ fn preallocate(file: &File, length: u64) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, position)
 }
 
 #[cfg(windows)]
-fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_write(file, bytes, position) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

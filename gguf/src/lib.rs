@@ -32,6 +32,7 @@
 mod container;
 mod coverage;
 mod disk;
+mod edit;
 mod error;
 mod file_writer;
 mod forward_file;
@@ -52,6 +53,7 @@ mod value;
 pub mod zip;
 
 pub use disk::free_bytes;
+pub use edit::{Rewritten, rewrite_metadata};
 pub use error::Error;
 pub use file_writer::{FileWriter, Overwrite, SealedFile, write_whole};
 pub use forward_file::ForwardFile;

@@ -4,12 +4,18 @@ mod bench;
 mod compare;
 mod convert;
 mod cpu;
+mod diff;
+mod edit;
 mod formats;
+mod hash;
 mod imatrix;
 mod inspect;
+mod merge;
 mod perplexity;
 mod quantize;
+mod split;
 mod sweep;
+mod verify;
 
 mod calibration;
 mod check;
@@ -34,6 +40,12 @@ pub(crate) enum Command {
     Sweep(sweep::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
+    Verify(verify::Args),
+    Diff(diff::Args),
+    Hash(hash::Args),
+    Edit(edit::Args),
+    Split(split::Args),
+    Merge(merge::Args),
     Formats(formats::Args),
     Cpu(cpu::Args),
     Bench(bench::Args),
@@ -50,6 +62,12 @@ impl Command {
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,
+            Command::Verify(args) => return verify::run(args, output),
+            Command::Diff(args) => return diff::run(args, output),
+            Command::Hash(args) => hash::run(args, output)?,
+            Command::Edit(args) => return edit::run(args, output),
+            Command::Split(args) => return split::run(args, output),
+            Command::Merge(args) => return merge::run(args, output),
             Command::Formats(args) => formats::run(args, output)?,
             Command::Cpu(args) => cpu::run(args, output)?,
             Command::Bench(args) => return bench::run(args, output),

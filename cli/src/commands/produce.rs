@@ -61,7 +61,25 @@ pub(super) struct Job<'a> {
     pub(super) calibration: Option<&'a CalibrationArgs>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// A file with the tensors as they are.
+    pub(super) fn copy(
+        input: &'a Path,
+        target: &'a TargetArgs,
+        open: OpenOptions,
+        request: Request,
+    ) -> Job<'a> {
+        Job {
+            input,
+            target,
+            open,
+            request,
+            files: Vec::new(),
+            write_recipe: None,
+            calibration: None,
+        }
+    }
+
     /// Everything that is read, of which the output must be no part.
     fn inputs(&self) -> impl Iterator<Item = &Path> {
         let adapters = self.open.lora.iter().map(|adapter| adapter.folder.as_path());

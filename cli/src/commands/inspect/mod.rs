@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf};
 use llq_gguf::TensorInfo;
 use serde::Serialize;
 
-pub(super) use self::metadata::MetadataList;
+pub(super) use self::metadata::{JsonValue, MetadataList, shortened};
 use self::summary::Summary;
 use super::{
     perplexity,
