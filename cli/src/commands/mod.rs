@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod completions;
 mod convert;
 mod cpu;
 mod diff;
@@ -10,11 +11,13 @@ mod formats;
 mod hash;
 mod imatrix;
 mod inspect;
+mod man;
 mod merge;
 mod perplexity;
 mod quantize;
 mod split;
 mod sweep;
+mod tokenize;
 mod verify;
 
 mod calibration;
@@ -46,9 +49,12 @@ pub(crate) enum Command {
     Edit(edit::Args),
     Split(split::Args),
     Merge(merge::Args),
+    Tokenize(tokenize::Args),
     Formats(formats::Args),
     Cpu(cpu::Args),
     Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -68,9 +74,12 @@ impl Command {
             Command::Edit(args) => return edit::run(args, output),
             Command::Split(args) => return split::run(args, output),
             Command::Merge(args) => return merge::run(args, output),
+            Command::Tokenize(args) => tokenize::run(args, output)?,
             Command::Formats(args) => formats::run(args, output)?,
             Command::Cpu(args) => cpu::run(args, output)?,
             Command::Bench(args) => return bench::run(args, output),
+            Command::Completions(args) => completions::run(args, output)?,
+            Command::Man(args) => man::run(args, output)?,
         }
         Ok(ExitCode::SUCCESS)
     }
