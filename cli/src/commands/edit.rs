@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::ArgGroup;
 use llq_convert::{Edit, Overrides, Rewritten};
 use serde::Serialize;
 
@@ -31,8 +32,8 @@ Examples:
 /// it is, and so does what a loader could no longer load.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
-#[group(id = "changes", required = true, multiple = true)]
-#[group(args = ["set", "delete", "rename", "chat_template", "metadata"])]
+#[command(group(ArgGroup::new("changes").required(true).multiple(true)
+    .args(["set", "delete", "rename", "chat_template", "metadata"])))]
 pub(crate) struct Args {
     /// The GGUF file
     model: PathBuf,

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use clap::ArgGroup;
 use llq_convert::{OpenOptions, Request, Split};
 
 use super::produce::{self, Job};
@@ -22,7 +23,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 #[command(mut_arg("no_check", |arg| arg.hide(true)))]
-#[group(id = "limit", required = true, args = ["max_size", "max_tensors"])]
+#[command(group(ArgGroup::new("limit").required(true).args(["max_size", "max_tensors"])))]
 pub(crate) struct Args {
     /// The GGUF file
     model: PathBuf,

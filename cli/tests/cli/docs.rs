@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 19] = [
     "convert",
     "quantize",
     "perplexity",
@@ -13,9 +13,18 @@ const COMMANDS: [&str; 10] = [
     "sweep",
     "compare",
     "inspect",
+    "verify",
+    "diff",
+    "hash",
+    "edit",
+    "split",
+    "merge",
+    "tokenize",
     "formats",
     "cpu",
     "bench",
+    "completions",
+    "man",
 ];
 
 #[test]
