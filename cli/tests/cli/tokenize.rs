@@ -24,8 +24,9 @@ fn special_tokens_come_where_they_are_asked_for() {
     let place = Place::new();
     let model = tiny_gguf().to_str().unwrap();
     let count = |args: &[&str]| {
-        let all = ["tokenize", model, "a story", "--count"].iter().chain(args);
-        place.llq(all).ok().stdout.trim().parse::<usize>().unwrap()
+        let told =
+            place.llq([&["tokenize", model, "a story", "--count"], args].concat()).ok().stdout;
+        told.trim().parse::<usize>().unwrap()
     };
     assert_eq!(count(&["--special"]), count(&[]) + 1);
     place.write("text", "a story");
