@@ -19,9 +19,20 @@ fn what_changes_is_shown() {
     assert_outcome!(
         place.llq([
             "edit", "tiny.gguf", "--set", "general.name=A name", "--set", "my.key=u32:7",
-            "--delete", "tokenizer.ggml.unknown_token_id", "--rename", "llama.vocab_size=my.size",
+            "--delete", "general.size_label", "--rename", "llama.vocab_size=my.size",
         ]),
-        @r#""#
+        @r#"
+        exit code 0
+        --- stdout
+        - general.name = "tiny-llama-2"
+        + general.name = "A name"
+        - general.size_label = "6.8M"
+        - llama.vocab_size = 4096
+        + my.size = 4096
+        + my.key = 7
+        --- stderr
+        tiny.gguf: keys changed in a new file: 5
+        "#
     );
     let model = Model::open(&place.path("tiny.gguf")).unwrap();
     assert_eq!(model.metadata().count("my.key").unwrap(), 7);
