@@ -14,6 +14,7 @@ mod corpora;
 mod docs;
 mod edit;
 mod end_to_end;
+mod faults;
 mod golden;
 mod harness;
 mod importance;
