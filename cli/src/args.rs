@@ -323,7 +323,7 @@ impl FormArgs {
 }
 
 /// A size in bytes: digits, and K, M or G for powers of 1000.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(end) => text.split_at(end),
         None => (text, ""),

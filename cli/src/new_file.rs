@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Context;
-use llq_gguf::Overwrite;
+use llq_gguf::{Overwrite, create_partial};
 use tempfile::NamedTempFile;
 
 use crate::{
@@ -22,13 +22,7 @@ pub(crate) struct NewFile {
 impl NewFile {
     pub(crate) fn create(target: Target) -> anyhow::Result<NewFile> {
         let writing = Writing::start();
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".llq-").suffix(".partial");
-        // It is for whom the umask allows, unlike most temporary files.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file =
-            builder.tempfile_in(folder_of(target.path())).with_context(|| failed(&target))?;
+        let file = create_partial(folder_of(target.path())).with_context(|| failed(&target))?;
         Ok(NewFile { file: BufWriter::new(file), target, writing })
     }
 

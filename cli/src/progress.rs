@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -47,6 +47,31 @@ enum Shown {
 struct LastLine {
     at: Instant,
     tenth: u64,
+}
+
+/// Shows a step over bytes whose number is known once files are open.
+pub(crate) struct Reading<'a> {
+    output: &'a Output,
+    label: &'a str,
+    shown: OnceLock<Progress<'a>>,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(output: &'a Output, label: &'a str) -> Reading<'a> {
+        Reading { output, label, shown: OnceLock::new() }
+    }
+}
+
+impl llq_convert::Progress for Reading<'_> {
+    fn begin(&self, total_bytes: u64) {
+        self.shown.get_or_init(|| self.output.progress(self.label, total_bytes, Unit::Bytes));
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(shown) = self.shown.get() {
+            shown.advance(bytes);
+        }
+    }
 }
 
 impl<'a> Progress<'a> {

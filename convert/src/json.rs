@@ -27,6 +27,11 @@ impl JsonFile {
         Ok(JsonFile { path: path.to_path_buf(), object })
     }
 
+    /// An empty object, for errors about what `origin` gave.
+    pub(crate) fn none(origin: &str) -> JsonFile {
+        JsonFile { path: PathBuf::from(origin), object: Map::new() }
+    }
+
     /// `None` where there is no such file.
     pub(crate) fn open_optional(path: &Path) -> Result<Option<JsonFile>> {
         if path.exists() { Self::open(path).map(Some) } else { Ok(None) }

@@ -12,6 +12,8 @@ mod arch;
 mod checklist;
 mod compare;
 mod demands;
+mod digest;
+mod edit;
 mod error;
 mod imatrix;
 mod json;
@@ -22,18 +24,22 @@ mod plan;
 mod readers;
 mod recipe;
 mod source;
+mod spread;
 mod tokenizer;
 mod transform;
 mod type_rules;
+mod verify;
 mod weights;
 mod write;
 
 pub use checklist::{has_checksums, verify_checksums};
 pub use compare::{Differences, Distance, Reshaped, TensorDifference, compare};
 pub use demands::UnmetDemand;
+pub use digest::{Digest, digests, hexadecimal, whole as whole_digest};
+pub use edit::Edit;
 pub use error::Error;
 pub use imatrix::{Entry, EntryStatistics, Imatrix, ImatrixError, ImatrixFormat};
-pub use llq_gguf::{Endian, Overwrite, Split};
+pub use llq_gguf::{Endian, Overwrite, Rewritten, Split};
 pub use lora::{LoraAdapter, LoraError};
 pub use naming::file_name;
 pub use overrides::Overrides;
@@ -41,9 +47,11 @@ pub use plan::{OnOverflow, Output, Plan, Requantize, Request, TensorPlan};
 pub use readers::{OpenOptions, ReadyTensor, open, open_with, with_ready};
 pub use recipe::{TypeRecipe, TypeTable};
 pub use source::{Note, Source, SourceKind};
+pub use spread::{BINS, Spread, spread};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
 pub use transform::{Transform, TransformError, transformed};
 pub use type_rules::{Tensors, TypeRule, TypeRuleError, TypeRules, parse_tensor_type};
+pub use verify::{Findings, TensorDefect, verify};
 pub use weights::{
     ggml::{GgmlError, Withdrawn},
     safetensors::SafetensorsError,

@@ -14,11 +14,29 @@ use crate::{
     },
 };
 
-/// Keys and values that replace a source's, from a JSON object and a name.
+/// Keys and values that replace a source's, from a JSON object, single changes and a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     file: Option<JsonFile>,
+    changes: Vec<Change>,
     name: Option<String>,
+}
+
+/// A change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// A text, or JSON where the key's type is another.
+    Set {
+        key: String,
+        value: String,
+    },
+    Remove {
+        key: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
 }
 
 /// What llq decides, or cannot change without changing what the weights mean.
@@ -56,7 +74,24 @@ impl Overrides {
     /// texts, truth values and fractions (f32) are taken as they are; whole numbers say their type:
     /// `{"u32": 7}`.
     pub fn read(path: &Path) -> Result<Overrides> {
-        Ok(Overrides { file: Some(JsonFile::open(path)?), name: None })
+        Ok(Overrides { file: Some(JsonFile::open(path)?), ..Overrides::default() })
+    }
+
+    /// Sets one key after those of the file: to the text itself where the key is known to be one or is
+    /// one in the source, otherwise to what it means as JSON, and to the text where that is nothing.
+    /// A type may stand before: `u32:7`.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.changes.push(Change::Set { key: key.into(), value: value.into() });
+    }
+
+    /// Removes a key that the source has.
+    pub fn remove(&mut self, key: impl Into<String>) {
+        self.changes.push(Change::Remove { key: key.into() });
+    }
+
+    /// Gives a value that the source has another key.
+    pub fn rename(&mut self, from: impl Into<String>, to: impl Into<String>) {
+        self.changes.push(Change::Rename { from: from.into(), to: to.into() });
     }
 
     /// Sets the model's name, whatever the file says.
@@ -66,7 +101,7 @@ impl Overrides {
 
     /// Whether nothing is overridden.
     pub(crate) fn is_empty(&self) -> bool {
-        self.file.is_none() && self.name.is_none()
+        self.file.is_none() && self.changes.is_empty() && self.name.is_none()
     }
 
     /// `metadata` with the changes. A replaced key keeps its place; a new one of `general.*` gets
@@ -79,11 +114,89 @@ impl Overrides {
                 change(&mut entries, file, key, json)?;
             }
         }
+        for single in &self.changes {
+            single.apply(&mut entries)?;
+        }
         if let Some(name) = &self.name {
             set(&mut entries, "general.name".to_owned(), Value::from(name.as_str()));
         }
         Ok(entries.into_iter().collect())
     }
+}
+
+impl Change {
+    fn apply(&self, entries: &mut Vec<(String, Value)>) -> Result<()> {
+        match self {
+            Change::Set { key, value } => {
+                let known = type_of(entries, &full_key(key));
+                change(entries, &JsonFile::none("--set"), key, &json_of(value, known))
+            }
+            Change::Remove { key } => {
+                let origin = JsonFile::none("--delete");
+                require(entries, &origin, key)?;
+                change(entries, &origin, key, &Json::Null)
+            }
+            Change::Rename { from, to } => {
+                let origin = JsonFile::none("--rename");
+                let place = require(entries, &origin, from)?;
+                for key in [from, to] {
+                    refuse_decided(&origin, key)?;
+                }
+                if is_needed(from) {
+                    return Err(origin.error(from, NEEDED, format!("it as {to:?}")));
+                }
+                if entries.iter().any(|(present, _)| present == to) {
+                    return Err(origin.error(to, "a key that is not there", "there".to_owned()));
+                }
+                entries[place].0.clone_from(to);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The place of a key that must be there.
+fn require(entries: &[(String, Value)], origin: &JsonFile, key: &str) -> Result<usize> {
+    let full = full_key(key);
+    let place = entries.iter().position(|(present, _)| *present == full);
+    place.ok_or_else(|| origin.error(key, "a key of the model", "absent".to_owned()))
+}
+
+/// What a value given as text is in JSON, for a key of this type.
+fn json_of(value: &str, known: Option<&str>) -> Json {
+    if known == Some("string") {
+        return Json::from(value);
+    }
+    let tagged = value.split_once(':').filter(|(tag, _)| is_type_name(tag));
+    let (tag, value) = tagged.map_or((None, value), |(tag, value)| (Some(tag), value));
+    let json = match tag {
+        Some("string") => Json::from(value),
+        _ => serde_json::from_str(value).unwrap_or_else(|_| Json::from(value)),
+    };
+    match (tag, known) {
+        (Some(tag), None) => Json::Object(Map::from_iter([(tag.to_owned(), json)])),
+        _ => json,
+    }
+}
+
+fn is_type_name(name: &str) -> bool {
+    const NAMES: &[&str] =
+        &["u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64", "f32", "f64", "bool", "string"];
+    NAMES.contains(&name)
+}
+
+fn refuse_decided(file: &JsonFile, given: &str) -> Result<()> {
+    let key = full_key(given);
+    if DECIDED.contains(&key.as_str()) || key.starts_with("split.") {
+        return Err(file.error(given, "absent, as llq decides it", "here".to_owned()));
+    }
+    Ok(())
+}
+
+/// The type that a key is known to have or has.
+fn type_of(entries: &[(String, Value)], key: &str) -> Option<&'static str> {
+    let present = entries.iter().find(|(present, _)| present == key);
+    known_type(key).or(present.map(|(_, value)| value.type_name()))
 }
 
 fn change(
@@ -93,10 +206,7 @@ fn change(
     json: &Json,
 ) -> Result<()> {
     let key = full_key(given);
-    if DECIDED.contains(&key.as_str()) || key.starts_with("split.") {
-        let expected = "absent, as llq decides it";
-        return Err(file.error(given, expected, json.to_string()));
-    }
+    refuse_decided(file, given)?;
     if !key.contains('.') {
         let expected = "one of general.*, or a whole key, such as llama.context_length";
         return Err(file.error(given, expected, "not known".to_owned()));
@@ -111,13 +221,11 @@ fn change(
         entries.retain(|(key, _)| !key.starts_with(&start));
         parent_keys(kind, &parents).into_iter().for_each(|(key, value)| set(entries, key, value));
     } else if json.is_null() && is_needed(&key) {
-        return Err(file.error(given, "a value, as no loader does without", json.to_string()));
+        return Err(file.error(given, NEEDED, json.to_string()));
     } else if json.is_null() {
         entries.retain(|(present, _)| *present != key);
     } else {
-        let present = entries.iter().find(|(present, _)| *present == key);
-        let known = known_type(&key).or(present.map(|(_, value)| value.type_name()));
-        let value = match known {
+        let value = match type_of(entries, &key) {
             Some(known) => typed(json, known)
                 .ok_or_else(|| file.error(given, &format!("of type {known}"), json.to_string())),
             None => inferred(json).ok_or_else(|| {
@@ -130,6 +238,8 @@ fn change(
     }
     Ok(())
 }
+
+const NEEDED: &str = "a value, as no loader does without";
 
 /// Whether llama.cpp refuses a model without this key.
 fn is_needed(key: &str) -> bool {

@@ -56,6 +56,12 @@ pub enum Error {
         /// The model's name in it.
         entry: String,
     },
+    /// A model in an archive, where one in a file of its own is wanted.
+    #[error("{path}: the model lies in an archive, where it cannot be changed", path = path.display())]
+    InArchive {
+        /// The file.
+        path: PathBuf,
+    },
     /// A version of GGUF that does not exist.
     #[error("{path}: gguf version at byte 4: expected 1, 2 or 3, found {found}", path = path.display())]
     Version {

@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     map::Bytes,
     page_cache,
+    partial::create_partial,
 };
 
 /// What to do where the target exists.
@@ -57,7 +58,7 @@ impl FileWriter {
     /// cannot be written to, and where the disk has no room for the whole file.
     pub fn create(target: &Path, layout: Layout, overwrite: Overwrite) -> Result<FileWriter> {
         check_target(target, overwrite)?;
-        let file = create_temporary(folder(target))
+        let file = create_partial(folder(target))
             .map_err(|source| Error::Io { path: target.to_owned(), source })?;
         let written = layout.tensors().iter().map(|_| Mutex::default()).collect();
         let length = layout.file_bytes();
@@ -227,6 +228,12 @@ impl SealedFile {
         &self.header
     }
 
+    /// Lets those read and write it whom another file lets.
+    pub(crate) fn set_permissions(&self, permissions: fs::Permissions) -> Result<()> {
+        let set = self.file.as_file().set_permissions(permissions);
+        set.map_err(|source| Error::Io { path: self.target.clone(), source })
+    }
+
     /// Gives the file its name.
     ///
     /// # Errors
@@ -258,7 +265,7 @@ impl SealedFile {
 pub fn write_whole(target: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
     check_target(target, overwrite)?;
     let failed = |source| Error::Io { path: target.to_owned(), source };
-    let file = create_temporary(folder(target)).map_err(failed)?;
+    let file = create_partial(folder(target)).map_err(failed)?;
     write_all_at(file.as_file(), bytes, 0).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     persist(file, target, overwrite)?;
@@ -292,15 +299,6 @@ pub(crate) fn folder(target: &Path) -> &Path {
     }
 }
 
-fn create_temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".llq-").suffix(".partial");
-    // A model is for whom the umask allows, unlike most temporary files.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
-}
-
 /// Reserves room on the disk, so that it is full now or not at all.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn preallocate(file: &File, length: u64) -> io::Result<()> {
@@ -320,12 +318,12 @@ fn preallocate(file: &File, length: u64) -> io::Result<()> {
 }
 
 #[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, position)
 }
 
 #[cfg(windows)]
-fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+pub(crate) fn write_all_at(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match std::os::windows::fs::FileExt::seek_write(file, bytes, position) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -84,6 +84,10 @@ impl Model {
         self.shards[0].entry.as_deref()
     }
 
+    pub(crate) fn first_shard(&self) -> &Shard {
+        &self.shards[0]
+    }
+
     /// All files of the model.
     pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.shards.iter().map(|shard| shard.path.as_path())

@@ -5,7 +5,6 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::OnceLock,
 };
 
 use llq_convert::{Differences, Distance, Reshaped, Source, TensorDifference};
@@ -18,7 +17,7 @@ use crate::{
     failure::FOUND_BAD,
     figures::Count,
     output::Output,
-    progress::{Progress, Unit},
+    progress::Reading,
     table::{Column, Columns},
 };
 
@@ -57,7 +56,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(FOUND_BAD) })
 }
 
-fn open(path: &Path) -> anyhow::Result<Box<dyn Source>> {
+/// Opens a checkpoint or a GGUF file.
+pub(super) fn open(path: &Path) -> anyhow::Result<Box<dyn Source>> {
     produce::refuse_adapter(path)?;
     Ok(llq_convert::open(path)?)
 }
@@ -69,26 +69,7 @@ pub(super) fn differences(
     label: &str,
     output: &Output,
 ) -> anyhow::Result<Differences> {
-    let progress = Comparing { output, label, shown: OnceLock::new() };
-    Ok(llq_convert::compare(first, second, &progress)?)
-}
-
-struct Comparing<'a> {
-    output: &'a Output,
-    label: &'a str,
-    shown: OnceLock<Progress<'a>>,
-}
-
-impl llq_convert::Progress for Comparing<'_> {
-    fn begin(&self, total_bytes: u64) {
-        self.shown.get_or_init(|| self.output.progress(self.label, total_bytes, Unit::Bytes));
-    }
-
-    fn advance(&self, bytes: u64) {
-        if let Some(shown) = self.shown.get() {
-            shown.advance(bytes);
-        }
-    }
+    Ok(llq_convert::compare(first, second, &Reading::new(output, label))?)
 }
 
 /// What is printed.

@@ -1,6 +1,6 @@
 //! `llq convert`: a published checkpoint becomes GGUF.
 
-use std::{path::PathBuf, process::ExitCode, sync::OnceLock};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
 use llq_convert::{Error, LoraError, OpenOptions, Output as Types, PreName, Request};
@@ -15,7 +15,7 @@ use crate::{
     escape::Escaped,
     failure::Refusal,
     output::Output,
-    progress::{Progress, Unit},
+    progress::Reading,
     target::Place,
     type_args::{RecipeArgs, TypeArgs},
 };
@@ -161,31 +161,13 @@ fn check_files(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     // What stands against the output should not show after minutes.
     Place::check(&args.target.output, args.target.overwrite(), folder)?;
-    let progress = Verifying { output, shown: OnceLock::new() };
+    let progress = Reading::new(output, "verifying");
     let notes = llq_convert::verify_checksums(folder, &progress)?;
     for note in notes {
         output.note(&Escaped(&note.0));
     }
     output.done(&"the files have the MD5 sums of checklist.chk");
     Ok(())
-}
-
-/// Shows the reading of files whose size is known once they are open.
-struct Verifying<'a> {
-    output: &'a Output,
-    shown: OnceLock<Progress<'a>>,
-}
-
-impl llq_convert::Progress for Verifying<'_> {
-    fn begin(&self, total_bytes: u64) {
-        self.shown.get_or_init(|| self.output.progress("verifying", total_bytes, Unit::Bytes));
-    }
-
-    fn advance(&self, bytes: u64) {
-        if let Some(shown) = self.shown.get() {
-            shown.advance(bytes);
-        }
-    }
 }
 
 fn parse_epsilon(text: &str) -> Result<f32, String> {

@@ -64,7 +64,26 @@ pub(super) struct Job<'a> {
     pub(super) mix: Option<&'a Measured>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// A file with the tensors as they are.
+    pub(super) fn copy(
+        input: &'a Path,
+        target: &'a TargetArgs,
+        open: OpenOptions,
+        request: Request,
+    ) -> Job<'a> {
+        Job {
+            input,
+            target,
+            open,
+            request,
+            files: Vec::new(),
+            write_recipe: None,
+            calibration: None,
+            mix: None,
+        }
+    }
+
     /// Everything that is read, of which the output must be no part.
     fn inputs(&self) -> impl Iterator<Item = &Path> {
         let adapters = self.open.lora.iter().map(|adapter| adapter.folder.as_path());

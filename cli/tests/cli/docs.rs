@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 20] = [
     "convert",
     "quantize",
     "perplexity",
@@ -14,9 +14,18 @@ const COMMANDS: [&str; 11] = [
     "sweep",
     "compare",
     "inspect",
+    "verify",
+    "diff",
+    "hash",
+    "edit",
+    "split",
+    "merge",
+    "tokenize",
     "formats",
     "cpu",
     "bench",
+    "completions",
+    "man",
 ];
 
 #[test]

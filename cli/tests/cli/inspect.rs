@@ -126,3 +126,38 @@ fn llamafile(name: &str, data: &[u8]) -> Vec<u8> {
     file.extend([0; 2]);
     file
 }
+
+#[test]
+fn the_spread_of_a_tensor() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    let name = "blk.0.attn_q.weight";
+    let all = place.llq(["inspect", model, "--tensor", name, "--json"]).ok().json();
+    let bins = all["histogram"].as_array().unwrap();
+    assert_eq!(bins.iter().map(|bin| bin.as_u64().unwrap()).sum::<u64>(), 65536);
+    assert!(
+        all["min"].as_f64() < all["mean"].as_f64() && all["mean"].as_f64() < all["max"].as_f64()
+    );
+    let one =
+        place.llq(["inspect", model, "--tensor", name, "--json", "--threads", "1"]).ok().json();
+    assert_eq!(one, all);
+    let text = place.llq(["inspect", model, "--tensor", name]).ok().stdout;
+    assert!(text.contains("█"), "{text}");
+    place.llq(["inspect", model, "--tensor", "none"]).refused(&["no tensor none", "--tensors"]);
+}
+
+#[test]
+fn what_running_takes() {
+    let place = Place::new();
+    let model = tiny_gguf().to_str().unwrap();
+    let memory = place.llq(["inspect", model, "--memory", "--ctx", "1000", "--json"]).ok().json();
+    // 6 blocks, 4 heads of 32 for keys and as many for values, 2 bytes each.
+    assert_eq!(memory["cache"], 6 * 1000 * 4 * 64 * 2);
+    let narrow =
+        place.llq(["inspect", model, "--memory", "--ctx", "1000", "--cache-bits", "8", "--json"]);
+    assert_eq!(narrow.ok().json()["cache"], 6 * 1000 * 4 * 64 / 32 * 34);
+    let own = place.llq(["inspect", model, "--memory", "--json"]).ok().json();
+    assert_eq!(own["context"], 2048);
+    let sum = ["weights", "cache", "buffers"].map(|part| own[part].as_u64().unwrap());
+    assert_eq!(own["total"], sum.iter().sum::<u64>());
+}

@@ -43,6 +43,11 @@ impl Bpe {
         Ok(Bpe { pre_tokenizer, alphabet, bytes, merges })
     }
 
+    /// Appends the bytes that a token stands for to `out`.
+    pub(super) fn decode(&self, token: &str, out: &mut Vec<u8>) {
+        self.alphabet.read(token, out);
+    }
+
     /// Appends the tokens of `text` to `out`.
     pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         let mut spelled = String::new();

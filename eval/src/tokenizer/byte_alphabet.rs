@@ -26,6 +26,16 @@ impl ByteAlphabet {
         self.letters[usize::from(byte)]
     }
 
+    /// Appends the bytes that `text` spells to `out`; a character that is no letter stands for itself.
+    pub(super) fn read(&self, text: &str, out: &mut Vec<u8>) {
+        for c in text.chars() {
+            match (0..=255).find(|&byte| self.letter(byte) == c) {
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+    }
+
     /// Replaces what is in `out` by `bytes`, spelled.
     pub(super) fn spell(&self, bytes: &[u8], out: &mut String) {
         out.clear();
@@ -43,6 +53,9 @@ mod tests {
         let mut spelled = String::new();
         alphabet.spell(b" a\n\x00\x7F\xA0\xAD\xFF", &mut spelled);
         assert_eq!(spelled, "\u{120}a\u{10A}\u{100}\u{121}\u{142}\u{143}\u{FF}");
+        let mut read = Vec::new();
+        alphabet.read(&spelled, &mut read);
+        assert_eq!(read, b" a\n\x00\x7F\xA0\xAD\xFF");
         let mut letters: Vec<char> = (0..=255).map(|byte| alphabet.letter(byte)).collect();
         letters.sort_unstable();
         letters.dedup();

@@ -16,7 +16,7 @@ use self::{
     pre_tokenizer::{Origin, PreTokenizer},
     spm::Spm,
     user_defined::{Fragment, UserDefined},
-    vocabulary::{Defaults, TextStart, Vocabulary},
+    vocabulary::{Defaults, TextStart, TokenType, Vocabulary},
 };
 use crate::{Error, error::Result};
 
@@ -118,5 +118,31 @@ impl Tokenizer {
             }
         }
         tokens
+    }
+
+    /// A token as the vocabulary has it; `None` where it has no such token.
+    pub fn token(&self, id: u32) -> Option<&str> {
+        Some(self.vocabulary.token(id)?.0)
+    }
+
+    /// The text that tokens stand for, as bytes: tokens may end inside of a character. Control tokens
+    /// stand for nothing, and so do ids that are no tokens. A space that [`encode`](Self::encode)
+    /// puts in front is taken away.
+    pub fn decode(&self, tokens: &[u32]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (text, token_type) in tokens.iter().filter_map(|&id| self.vocabulary.token(id)) {
+            match (token_type, &self.algorithm) {
+                (TokenType::Control, _) => {}
+                (TokenType::UserDefined, _) => out.extend_from_slice(text.as_bytes()),
+                (_, Algorithm::Spm(spm)) => spm.decode(text, token_type, &mut out),
+                (_, Algorithm::Bpe(bpe)) => bpe.decode(text, &mut out),
+            }
+        }
+        if matches!(&self.algorithm, Algorithm::Spm(spm) if spm.adds_space())
+            && out.first() == Some(&b' ')
+        {
+            out.remove(0);
+        }
+        out
     }
 }

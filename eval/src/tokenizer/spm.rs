@@ -44,6 +44,20 @@ impl Spm {
         Ok(Spm { scores, bytes: byte_tokens(vocabulary)?, space_prefix })
     }
 
+    /// Whether a text gets a space in front.
+    pub(super) fn adds_space(&self) -> bool {
+        self.space_prefix == SpacePrefix::Added
+    }
+
+    /// Appends what a token of this text and type stands for to `out`.
+    pub(super) fn decode(&self, text: &str, token_type: TokenType, out: &mut Vec<u8>) {
+        let byte = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
+        match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if token_type == TokenType::Byte => out.push(byte),
+            _ => out.extend_from_slice(text.replace(SPACE, " ").as_bytes()),
+        }
+    }
+
     /// Appends the tokens of `text` to `out`.
     pub(super) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
         let mut escaped = String::with_capacity(text.len() + text.len() / 2 + SPACE.len());

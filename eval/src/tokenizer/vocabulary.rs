@@ -90,6 +90,12 @@ impl Vocabulary {
         self.text_end
     }
 
+    /// Text and type of a token.
+    pub(super) fn token(&self, id: u32) -> Option<(&str, TokenType)> {
+        let index = id as usize;
+        Some((self.texts.texts.get(index)?, *self.types.get(index)?))
+    }
+
     /// The token of exactly this text.
     pub(super) fn id(&self, text: &str) -> Option<u32> {
         self.texts.id(text)

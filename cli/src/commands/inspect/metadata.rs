@@ -43,7 +43,7 @@ impl Serialize for MetadataList<'_> {
 }
 
 /// A value with all its elements.
-struct JsonValue<'a>(&'a Value);
+pub(in crate::commands) struct JsonValue<'a>(pub(in crate::commands) &'a Value);
 
 impl Serialize for JsonValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -91,7 +91,8 @@ fn serialize_array<S: Serializer>(array: &Array, serializer: S) -> Result<S::Ok,
         others numbers => numbers.serialize(serializer))
 }
 
-fn shortened(value: &Value) -> String {
+/// The value in a line; long ones by their beginning.
+pub(in crate::commands) fn shortened(value: &Value) -> String {
     match value {
         Value::U8(n) => n.to_string(),
         Value::I8(n) => n.to_string(),

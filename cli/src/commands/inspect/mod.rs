@@ -1,15 +1,17 @@
 //! `llq inspect`: what a GGUF file is.
 
+mod memory;
 mod metadata;
 mod summary;
+mod tensor;
 
 use std::{fmt, path::PathBuf};
 
 use llq_gguf::TensorInfo;
 use serde::Serialize;
 
-pub(super) use self::metadata::MetadataList;
-use self::summary::Summary;
+pub(super) use self::metadata::{JsonValue, MetadataList, shortened};
+use self::{memory::Memory, summary::Summary};
 use super::{
     perplexity,
     type_shares::{TypeShare, type_shares, type_table},
@@ -26,7 +28,9 @@ const EXAMPLES: &str = "\
 Examples:
   llq inspect model.gguf
   llq inspect model.gguf --tensors --metadata
-  llq inspect model.gguf --metadata --json";
+  llq inspect model.gguf --metadata --json
+  llq inspect model.gguf --tensor blk.0.attn_q.weight
+  llq inspect model.gguf --memory --ctx 8192";
 
 /// Show what a GGUF file holds.
 #[derive(clap::Args)]
@@ -42,10 +46,46 @@ pub(crate) struct Args {
     /// List the metadata; long values are shortened, but not in JSON
     #[arg(long)]
     metadata: bool,
+
+    /// Show how the weights of this tensor are spread, with a histogram
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["tensors", "metadata"])]
+    tensor: Option<String>,
+
+    /// Estimate what running the model takes in memory
+    #[arg(long, conflicts_with_all = ["tensors", "metadata", "tensor"])]
+    memory: bool,
+
+    /// Tokens of context that --memory reckons with [default: the model's own]
+    #[arg(long, value_name = "N", requires = "memory")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    ctx: Option<u32>,
+
+    /// Bits of a number in the cache of keys and values
+    #[arg(long, value_name = "BITS", requires = "memory", default_value = "16")]
+    cache_bits: CacheBits,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum CacheBits {
+    /// As F32
+    #[value(name = "32")]
+    F32,
+    /// As F16
+    #[value(name = "16")]
+    F16,
+    /// As Q8_0
+    #[value(name = "8")]
+    Q8_0,
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    if let Some(name) = &args.tensor {
+        return output.result(&tensor::spread_of(&args.model, name)?);
+    }
     let model = perplexity::open(&args.model)?;
+    if args.memory {
+        return output.result(&Memory::of(&model, args.ctx, args.cache_bits)?);
+    }
     let tensors = model.tensors();
     output.result(&Inspected {
         summary: Summary::of(&model),
