@@ -132,7 +132,7 @@ fn an_embedding_that_is_the_head_as_well_is_calibrated_as_that() {
         tensors[place].1 = bytes.to_vec();
         divergence(&base, &tensors, &unseen)
     });
-    assert!(calibrated < 0.9 * plain, "{calibrated} of {plain}");
+    assert!(calibrated < 0.95 * plain, "{calibrated} of {plain}");
 }
 
 /// The divergence from the fixture of what it becomes, on text that neither was made with.
