@@ -11,6 +11,7 @@ mod new_file;
 mod open_files;
 mod output;
 mod progress;
+mod remote;
 mod table;
 mod target;
 mod type_args;

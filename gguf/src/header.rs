@@ -6,7 +6,10 @@ mod tensors;
 
 use std::path::Path;
 
-use crate::{Metadata, TensorType, error::Result};
+use crate::{
+    Metadata, TensorType,
+    error::{Error, Result},
+};
 use cursor::{Cursor, Place};
 
 /// Byte order of a file.
@@ -88,7 +91,36 @@ impl Header {
     ///
     /// Names the field, key or tensor, its place in the file, what was expected and what was found.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Header> {
-        let mut cursor = Cursor::open(bytes, path)?;
+        Header::read(Cursor::open(bytes, bytes.len() as u64, path)?)
+    }
+
+    /// Parses and checks the header of a file of `file_bytes` bytes, of which only the first are at
+    /// hand; `None` where it takes more of them. What does not lie in them is not read: only its
+    /// place is checked.
+    ///
+    /// ```
+    /// # use llq_gguf::{Header, Metadata, TensorSpec, TensorType, to_bytes};
+    /// # let norm = TensorSpec::new("output_norm.weight", [2], TensorType::F32);
+    /// # let file = to_bytes(&Metadata::new(), [(norm, [0; 8])])?;
+    /// let (path, length) = ("https://example.com/model.gguf".as_ref(), file.len() as u64);
+    /// assert!(Header::parse_front(&file[..40], length, path)?.is_none());
+    /// let header = Header::parse_front(&file[..length as usize - 8], length, path)?.unwrap();
+    /// assert_eq!(header.tensors[0].name, "output_norm.weight");
+    /// # Ok::<(), llq_gguf::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`](Self::parse).
+    pub fn parse_front(front: &[u8], file_bytes: u64, path: &Path) -> Result<Option<Header>> {
+        let file_bytes = file_bytes.max(front.len() as u64);
+        match Cursor::open(front, file_bytes, path).and_then(Header::read) {
+            Err(Error::Truncated { needed, left, .. }) if needed <= left => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn read(mut cursor: Cursor<'_>) -> Result<Header> {
         let tensor_count = cursor.at(Place::TensorCount).length()?;
         let key_count = cursor.at(Place::KeyCount).length()?;
         let (metadata, alignment) = metadata::read(&mut cursor, key_count)?;

@@ -150,6 +150,12 @@ impl Model {
         read.map_err(|source| Error::Io { path: shard.path.clone(), source })
     }
 
+    /// Where the bytes of one of this model's tensors start in their file, or in the archive's entry
+    /// that the model is.
+    pub fn data_offset(&self, tensor: &TensorInfo) -> u64 {
+        self.place(tensor).1 as u64
+    }
+
     /// The file that has a tensor, and where it starts there. `Header::parse` has checked that it
     /// lies inside.
     fn place(&self, tensor: &TensorInfo) -> (&Shard, usize) {

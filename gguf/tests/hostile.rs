@@ -56,6 +56,30 @@ fn a_file_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn a_header_is_read_from_any_front_that_holds_it() {
+    let path = Path::new("hostile.gguf");
+    for file in all_kinds() {
+        let whole = parse(&file).unwrap();
+        for length in 0..=file.len() {
+            let front = Header::parse_front(&file[..length], file.len() as u64, path).unwrap();
+            match front {
+                Some(header) => assert_eq!(header.tensors, whole.tensors),
+                None => assert!((length as u64) < whole.data_start, "{length}"),
+            }
+        }
+        let short = Header::parse_front(&file, file.len() as u64 - 1, path).unwrap();
+        assert!(short.is_some(), "no file is shorter than what is at hand of it");
+        let front = &file[..whole.data_start as usize];
+        for (length, kind) in
+            [(file.len() - 1, "data of tensor"), (file.len() + 99, "follow the model")]
+        {
+            let error = Header::parse_front(front, length as u64, path).unwrap_err().to_string();
+            assert!(error.contains(kind), "{error}");
+        }
+    }
+}
+
+#[test]
 fn any_changed_byte_is_survived() {
     survive_changes(good_file(3, Endian::Little), |good| (0..=u8::MAX).filter(move |&b| b != good));
     for file in all_kinds() {

@@ -22,6 +22,7 @@ mod importance;
 mod inspect;
 mod lora;
 mod output_file;
+mod remote;
 mod reports;
 mod shells;
 mod tables;

@@ -48,7 +48,9 @@ impl fmt::Display for Place<'_> {
 
 /// A position in a GGUF file behind its version.
 pub(super) struct Cursor<'a> {
+    /// The file's first bytes; all of them but where only the header is at hand.
     bytes: &'a [u8],
+    file_bytes: u64,
     position: usize,
     path: &'a Path,
     place: Place<'a>,
@@ -58,10 +60,9 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// Reads magic and version, which tell the byte order.
-    pub(super) fn open(bytes: &'a [u8], path: &'a Path) -> Result<Cursor<'a>> {
-        let place = Place::Magic;
-        let mut cursor =
-            Cursor { bytes, position: 0, path, place, version: 3, endian: Endian::Little };
+    pub(super) fn open(bytes: &'a [u8], file_bytes: u64, path: &'a Path) -> Result<Cursor<'a>> {
+        let (place, endian) = (Place::Magic, Endian::Little);
+        let mut cursor = Cursor { bytes, file_bytes, position: 0, path, place, version: 3, endian };
         cursor.read_magic()?;
         cursor.read_version()?;
         Ok(cursor)
@@ -113,8 +114,13 @@ impl<'a> Cursor<'a> {
         self.path
     }
 
-    pub(super) fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// What is at hand of the file from `start` on.
+    pub(super) fn from(&self, start: u64) -> &'a [u8] {
+        self.bytes.get(start as usize..).unwrap_or_default()
     }
 
     /// Names what the next reads read.
@@ -200,7 +206,7 @@ impl<'a> Cursor<'a> {
             what: self.place.to_string(),
             offset: self.position as u64,
             needed,
-            left: self.rest().len() as u64,
+            left: self.file_bytes - self.position as u64,
         }
     }
 

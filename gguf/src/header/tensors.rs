@@ -99,7 +99,7 @@ pub(super) fn check_data(
 ) -> Result<u64> {
     let header_end = cursor.position() as u64;
     let data_start = header_end.next_multiple_of(alignment);
-    let file_end = cursor.bytes().len() as u64;
+    let file_end = cursor.file_bytes();
     for tensor in tensors {
         let end = data_start.checked_add(tensor.offset).and_then(|s| s.checked_add(tensor.bytes));
         if end.is_none_or(|end| end > file_end) {
@@ -123,19 +123,19 @@ fn data_beyond_file(cursor: &Cursor<'_>, name: &str, start: u64, bytes: u64) -> 
         what: Place::TensorData(name).to_string(),
         offset: start,
         needed: bytes,
-        left: (cursor.bytes().len() as u64).saturating_sub(start),
+        left: cursor.file_bytes().saturating_sub(start),
     }
 }
 
 fn trailing_data(cursor: &Cursor<'_>, model_end: u64) -> Error {
     /// The record at the end of every zip archive, its comment aside.
     const ZIP_END: (&[u8], usize) = (b"PK\x05\x06", 22);
-    let trailing = &cursor.bytes()[model_end as usize..];
+    let trailing = cursor.from(model_end);
     let tail = &trailing[trailing.len().saturating_sub(ZIP_END.1 + usize::from(u16::MAX))..];
     Error::TrailingData {
         path: cursor.path().to_owned(),
         offset: model_end,
-        bytes: trailing.len() as u64,
+        bytes: cursor.file_bytes() - model_end,
         zip: tail.windows(ZIP_END.0.len()).any(|window| window == ZIP_END.0),
     }
 }

@@ -4,7 +4,7 @@
 //! token of the context, in every block. Buffers are those of a batch of 512 tokens in llama.cpp: its
 //! logits, the widest activations of a block, and, without flash attention, the scores of one block.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use anyhow::Context;
 use llq_gguf::Model;
@@ -33,8 +33,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// `path` is the model as errors name it.
     pub(super) fn of(
         model: &Model,
+        path: &Path,
         context: Option<u32>,
         bits: CacheBits,
     ) -> anyhow::Result<Memory> {
@@ -70,7 +72,7 @@ impl Memory {
             let scores = product(&[batch, context, heads, 4]);
             Ok::<_, llq_gguf::Error>(Memory { context, weights, cache, buffers, scores, total })
         };
-        let path = model.path().display();
+        let path = path.display();
         reckoned().with_context(|| Refusal::new(format!("{path}: what it takes is not known")))
     }
 }

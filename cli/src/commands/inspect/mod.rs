@@ -5,9 +5,12 @@ mod metadata;
 mod summary;
 mod tensor;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use llq_gguf::TensorInfo;
+use llq_gguf::{Model, TensorInfo};
 use serde::Serialize;
 
 pub(super) use self::metadata::{JsonValue, MetadataList, shortened};
@@ -19,8 +22,10 @@ use super::{
 use crate::{
     args::HELP,
     escape::Escaped,
+    failure::Refusal,
     figures::{Bytes, Count},
     output::Output,
+    remote::{self, RemoteModel},
     table::{Column, Columns},
 };
 
@@ -30,13 +35,16 @@ Examples:
   llq inspect model.gguf --tensors --metadata
   llq inspect model.gguf --metadata --json
   llq inspect model.gguf --tensor blk.0.attn_q.weight
-  llq inspect model.gguf --memory --ctx 8192";
+  llq inspect model.gguf --memory --ctx 8192
+  llq inspect https://huggingface.co/ORG/MODEL/resolve/main/model.gguf";
 
 /// Show what a GGUF file holds.
 #[derive(clap::Args)]
 #[command(help_template = HELP, before_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The GGUF file; of a split model, any of its files
+    /// The GGUF file; of a split model, any of its files. Of a file on a web server (http://,
+    /// https://) only what is shown is fetched; HF_TOKEN opens gated models of the Hugging Face hub
+    #[arg(value_name = "MODEL")]
     model: PathBuf,
 
     /// List the tensors
@@ -79,20 +87,34 @@ enum CacheBits {
 }
 
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
+    let remote = remote::url(&args.model).map(RemoteModel::fetch).transpose()?;
+    let path = remote.as_ref().map_or_else(|| args.model.clone(), RemoteModel::path);
     if let Some(name) = &args.tensor {
-        return output.result(&tensor::spread_of(&args.model, name)?);
+        if let Some(remote) = &remote {
+            let model = Model::open(&path)?;
+            let tensor = model.tensor(name).ok_or_else(|| no_tensor(&args.model, name))?;
+            remote.fetch_tensor(&model, tensor, output)?;
+        }
+        return output.result(&tensor::spread_of(&path, name)?);
     }
-    let model = perplexity::open(&args.model)?;
+    let model = perplexity::open(&path)?;
+    let shown = if remote.is_some() { &args.model } else { model.path() };
     if args.memory {
-        return output.result(&Memory::of(&model, args.ctx, args.cache_bits)?);
+        return output.result(&Memory::of(&model, shown, args.ctx, args.cache_bits)?);
     }
     let tensors = model.tensors();
     output.result(&Inspected {
-        summary: Summary::of(&model),
+        summary: Summary::of(&model, shown),
         types: type_shares(tensors.iter().map(|t| (t.tensor_type, t.weights(), t.bytes))),
         tensors: args.tensors.then(|| tensors.iter().map(Tensor::of).collect()),
         metadata: args.metadata.then(|| MetadataList(model.metadata())),
     })
+}
+
+fn no_tensor(model: &Path, name: &str) -> Refusal {
+    let shown = model.display();
+    Refusal::new(format!("{shown} has no tensor {name}"))
+        .hint(format!("llq inspect {shown} --tensors lists them"))
 }
 
 /// What is printed.

@@ -1,6 +1,6 @@
 //! What a person wants to know of a model first.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use llq_gguf::{Endian, Model};
 use llq_quant::mix::Mix;
@@ -41,7 +41,8 @@ pub(super) struct Summary<'a> {
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(model: &'a Model) -> Summary<'a> {
+    /// `path` is the model as the user named it.
+    pub(super) fn of(model: &'a Model, path: &Path) -> Summary<'a> {
         let (metadata, header) = (model.metadata(), model.header());
         let architecture = metadata.string("general.architecture").ok();
         let count = |key: &str| metadata.count(&format!("{}.{key}", architecture?)).ok();
@@ -49,7 +50,7 @@ impl<'a> Summary<'a> {
         let weights = model.tensors().iter().map(|t| t.weights()).fold(0, u64::saturating_add);
         let bytes = model.tensors().iter().map(|t| t.bytes).fold(0, u64::saturating_add);
         Summary {
-            path: model.path().display().to_string(),
+            path: path.display().to_string(),
             entry: model.entry(),
             name: metadata.string("general.name").ok(),
             architecture,

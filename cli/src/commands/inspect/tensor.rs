@@ -6,7 +6,7 @@ use llq_convert::{BINS, Spread, spread};
 use serde::Serialize;
 
 use super::super::compare::open;
-use crate::{escape::Escaped, failure::Refusal, figures::Count, table::pairs};
+use crate::{escape::Escaped, figures::Count, table::pairs};
 
 /// What is printed.
 #[derive(Serialize)]
@@ -27,11 +27,11 @@ pub(super) struct TensorSpread {
 
 pub(super) fn spread_of(path: &Path, name: &str) -> anyhow::Result<TensorSpread> {
     let source = open(path)?;
-    let place = source.tensors().iter().position(|spec| spec.name == name).ok_or_else(|| {
-        let shown = path.display();
-        Refusal::new(format!("{shown} has no tensor {name}"))
-            .hint(format!("llq inspect {shown} --tensors lists them"))
-    })?;
+    let place = source
+        .tensors()
+        .iter()
+        .position(|spec| spec.name == name)
+        .ok_or_else(|| super::no_tensor(path, name))?;
     let spec = &source.tensors()[place];
     let Spread { weights, non_finite, zeros, min, max, mean, deviation, histogram, .. } =
         spread(&*source, place)?;
