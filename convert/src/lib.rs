@@ -4,6 +4,21 @@
 //! [`open`] makes a [`Source`] of a checkpoint or a GGUF file, [`Plan::new`] decides every
 //! tensor's type and place, and [`write()`] streams the file. Quantizing a GGUF file is the same
 //! pipeline with another source.
+//!
+//! ```
+//! use llq_convert::{Output, Overwrite, Plan, Request, Silent, open, write};
+//! use llq_quant::mix::{Mix, Recipe};
+//!
+//! # let checkpoint = llq_fixtures::fixture("tiny-llama-2/hf");
+//! # let folder = tempfile::tempdir()?;
+//! # let target = folder.path().join("model.gguf");
+//! let source = open(&checkpoint)?; // such as Llama-2-7b-hf
+//! let output = Output::Recipe(Recipe::new(Mix::Q4_K_M));
+//! let plan = Plan::new(&*source, &Request { output, ..Request::default() })?;
+//! write(&*source, &plan, &target, Overwrite::Forbid, &Silent)?;
+//! # assert_eq!(open(&target)?.tensors().len(), source.tensors().len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

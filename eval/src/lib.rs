@@ -8,6 +8,20 @@
 //! The number follows the field's convention (windows of 512 tokens, the first replaced by BOS
 //! where the vocabulary says so, only the second half scored), so that it compares with published
 //! ones. It has the same bits for any number of threads.
+//!
+//! ```no_run
+//! use llq_eval::{Against, Corpus, Llama, Options, Tokenizer, evaluate};
+//! use llq_gguf::Model;
+//!
+//! let model = Model::open("model.gguf".as_ref())?;
+//! let llama = Llama::load(&model)?;
+//! let text = std::fs::read_to_string("wiki.test.txt")?;
+//! let corpus = Corpus::tokenize(&Tokenizer::from_metadata(model.metadata())?, &text);
+//! let options = Options { chunks: Some(100), ..Options::default() };
+//! let report = evaluate(&llama, Against::Nothing, &corpus, &options, &())?;
+//! println!("{:.2} ± {:.2}", report.perplexity, report.stderr);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(missing_docs)]
 

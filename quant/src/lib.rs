@@ -5,6 +5,21 @@
 //! - [`mix`] says which tensor of a model gets which format.
 //! - [`kernels`] holds the instruction-set specific code; its scalar rows are the
 //!   oracle of all others.
+//!
+//! ```
+//! use llq_gguf::TensorType;
+//! use llq_quant::{Encoding, format};
+//!
+//! let q4_k = format(TensorType::Q4_K).expect("a format llq decodes and encodes");
+//! let row: Vec<f32> = (0..256).map(|i| (i as f32 / 9.0).sin()).collect();
+//! let mut bytes = vec![0; 144]; // one block of 4.5 bits per weight
+//! q4_k.encode_row(&row, Encoding::default(), &mut bytes)?;
+//!
+//! let mut decoded = vec![0.0; 256];
+//! q4_k.dequantize(&bytes, &mut decoded)?;
+//! assert!(row.iter().zip(&decoded).all(|(x, y)| (x - y).abs() < 0.1));
+//! # Ok::<(), llq_quant::RowError>(())
+//! ```
 
 #![deny(missing_docs)]
 
