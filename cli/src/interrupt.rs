@@ -6,6 +6,8 @@
 //! that no other thread can fill the folder again or report what it misses there.
 
 use std::{
+    env,
+    fs::{self, File, OpenOptions},
     io::{self, IsTerminal, Write},
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
@@ -96,34 +98,98 @@ fn temporary_folder() -> MutexGuard<'static, Option<TempDir>> {
     FOLDER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The one temporary folder of a run; removed at its end, however it ends.
-pub(crate) struct TemporaryFolder(PathBuf);
+/// The one temporary folder of a run; removed at its end, or by the next run where this one is
+/// killed: its lock tells whether somebody still works in it.
+pub(crate) struct TemporaryFolder {
+    path: PathBuf,
+    lock: Option<File>,
+}
+
+/// The file in a temporary folder that its owner holds locked.
+const LOCK: &str = ".lock";
 
 impl TemporaryFolder {
     pub(crate) fn new() -> io::Result<TemporaryFolder> {
-        TemporaryFolder::create(|| tempfile::Builder::new().prefix("llq-").tempdir())
+        TemporaryFolder::create(&env::temp_dir(), "llq-")
     }
 
     /// In `parent`, so that a file can be moved from here to there.
     pub(crate) fn beside(parent: &Path) -> io::Result<TemporaryFolder> {
-        TemporaryFolder::create(|| tempfile::Builder::new().prefix(".llq-").tempdir_in(parent))
+        TemporaryFolder::create(parent, ".llq-")
     }
 
-    fn create(make: impl FnOnce() -> io::Result<TempDir>) -> io::Result<TemporaryFolder> {
+    fn create(parent: &Path, prefix: &str) -> io::Result<TemporaryFolder> {
+        remove_abandoned(parent, prefix);
         let mut folder = temporary_folder();
-        let created = make()?;
+        let created = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
         let path = created.path().to_owned();
         *folder = Some(created);
-        Ok(TemporaryFolder(path))
+        // Without a lock, on a file system that has none, the folder is only not cleaned up later.
+        let locked = File::create_new(path.join(LOCK)).and_then(|lock| {
+            lock.try_lock()?;
+            Ok(lock)
+        });
+        Ok(TemporaryFolder { path, lock: locked.ok() })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
+}
+
+/// Removes the temporary folders of killed runs. What stands in the way of that is no reason to
+/// stop.
+fn remove_abandoned(parent: &Path, prefix: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        if is_ours && entry.file_type().is_ok_and(|file_type| file_type.is_dir()) {
+            let _ = remove_if_abandoned(&entry.path());
+        }
+    }
+}
+
+fn remove_if_abandoned(folder: &Path) -> io::Result<()> {
+    let path = folder.join(LOCK);
+    // To open a pipe would wait for its other end, and a link is not ours.
+    if !path.symlink_metadata()?.is_file() {
+        return Ok(());
+    }
+    let lock = OpenOptions::new().write(true).open(path)?;
+    lock.try_lock()?;
+    fs::remove_dir_all(folder)
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
+        // Some systems remove no file that is open.
+        self.lock = None;
         drop(temporary_folder().take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_folders_that_nobody_works_in_are_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let in_parent = |name| parent.path().join(name);
+        for name in [".llq-killed", ".llq-busy", ".llq-other", "killed"] {
+            fs::create_dir(in_parent(name)).unwrap();
+        }
+        for name in [".llq-killed", ".llq-busy", "killed"] {
+            fs::write(in_parent(name).join(LOCK), "").unwrap();
+        }
+        let busy = File::open(in_parent(".llq-busy").join(LOCK)).unwrap();
+        busy.lock().unwrap();
+        let made = TemporaryFolder::beside(parent.path()).unwrap();
+        assert!(made.path().exists() && !in_parent(".llq-killed").exists());
+        for name in [".llq-busy", ".llq-other", "killed"] {
+            assert!(in_parent(name).exists(), "{name}");
+        }
+        let path = made.path().to_owned();
+        drop(made);
+        assert!(!path.exists());
     }
 }
