@@ -9,8 +9,8 @@ use std::{
 };
 
 use llq_convert::{
-    Error, Imatrix, ImatrixFormat, LoraAdapter, OpenOptions, OnOverflow, Overwrite, Plan, Requantize,
-    Request, Silent, Source, TypeRecipe, Withdrawn, open_with, verify, write,
+    Error, Imatrix, ImatrixFormat, LoraAdapter, OnOverflow, OpenOptions, Overwrite, Plan,
+    Requantize, Request, Silent, Source, TypeRecipe, Withdrawn, open_with, verify, write,
 };
 use llq_eval::{Against, Corpus, Llama, LogitsFile, Options, Running, Tokenizer, evaluate};
 use llq_gguf::{Metadata, Model};
@@ -175,7 +175,11 @@ pub fn adapter(input: &[u8]) {
         place.write("adapter/adapter_model.safetensors", weights);
     }
     let lora = vec![LoraAdapter { folder, scale: 1.0 }];
-    place.convert(place.path(), &OpenOptions { lora, ..OpenOptions::default() }, &Request::default());
+    place.convert(
+        place.path(),
+        &OpenOptions { lora, ..OpenOptions::default() },
+        &Request::default(),
+    );
 }
 
 /// A GGML file of 2023.

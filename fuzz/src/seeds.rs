@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::{
     entries::{SEAM, tiny},
     support::{
-        converted, ggml::{GGJT_1, GGJT_2, GGJT_3, GGMF, GGML, Ggml},
+        converted,
+        ggml::{GGJT_1, GGJT_2, GGJT_3, GGMF, GGML, Ggml},
         lora::Made,
-        pickle,
-        request,
+        pickle, request,
         tiny::{Tiny, lonely_pth, safetensors, tokenizer},
     },
 };
@@ -49,7 +49,11 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
 
     add("torch", "model", pth());
     add("torch", "lonely", lonely_pth());
-    add("torch", "fp8", pickle::archive(&pickle::state_dict("w", &pickle::fp8_tensor("0", [2, 4])), &[0; 8]));
+    add(
+        "torch",
+        "fp8",
+        pickle::archive(&pickle::state_dict("w", &pickle::fp8_tensor("0", [2, 4])), &[0; 8]),
+    );
     add("torch", "call", pickle::archive(b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.", &[]));
     add("torch", "legacy", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec());
 
@@ -97,13 +101,18 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         add("imatrix", &format!("{format:?}").to_lowercase(), importance(format));
     }
 
-    add("recipe", "all", br#"type = "q4_k_m"
+    add(
+        "recipe",
+        "all",
+        br#"type = "q4_k_m"
 [tensors]
 "output.weight" = "q6_k"
 [[patterns]]
 find = 'attn_[qv]\.weight$|(?=ffn)(a+)+\1'
 type = "q5_1"
-"#.to_vec());
+"#
+        .to_vec(),
+    );
     add("recipe", "mix", b"type = \"Q8_0\"\n".to_vec());
 
     let head = [3u32, 16, 1].iter().flat_map(|number| number.to_le_bytes());
