@@ -20,6 +20,7 @@ use llq_quant::mix::Guidance;
 
 use super::perplexity;
 use crate::{
+    args::Interrupted,
     corpus::Text,
     escape::Escaped,
     failure::Refusal,
@@ -41,10 +42,6 @@ pub(crate) struct CalibrationArgs {
     #[arg(long, value_name = "N", default_value_t = Calibration::default().windows as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), requires = "calibrate")]
     calibrate_windows: u32,
-
-    /// Go on with a calibration that was ended: what it had finished lies beside the output
-    #[arg(long, requires = "calibrate")]
-    resume: bool,
 }
 
 /// What settings are kept as.
@@ -70,6 +67,7 @@ impl CalibrationArgs {
         path: &Path,
         plan: &Plan,
         target: &Path,
+        interrupted: Interrupted,
         output: &Output,
     ) -> anyhow::Result<Option<CalibratedTensors>> {
         let Some(text) = &self.calibrate else { return Ok(None) };
@@ -82,7 +80,7 @@ impl CalibrationArgs {
         let types: HashMap<_, _> = types.collect();
 
         let folder = Folder::beside(target);
-        folder.open(&settings(&model, plan, &corpus, &options)?, self)?;
+        folder.open(&settings(&model, plan, &corpus, &options)?, interrupted)?;
         let steps = Steps::new(output);
         let done =
             calibrate(&llama, &|name| types.get(name).copied(), &corpus, &options, &folder, &steps)
@@ -209,7 +207,7 @@ impl Folder {
     }
 
     /// Makes the folder, or takes the one of a run with the same settings.
-    fn open(&self, settings: &str, args: &CalibrationArgs) -> anyhow::Result<()> {
+    fn open(&self, settings: &str, interrupted: Interrupted) -> anyhow::Result<()> {
         let shown = self.path.display();
         if !self.file(SETTINGS).exists() {
             fs::create_dir_all(&self.path).with_context(|| format!("cannot create {shown}"))?;
@@ -217,7 +215,7 @@ impl Folder {
                 .store(SETTINGS, settings.as_bytes())
                 .with_context(|| format!("cannot write to {shown}"));
         }
-        if !args.resume {
+        if interrupted == Interrupted::IsRemoved {
             return Err(Refusal::new(format!("{shown} has what another calibration finished"))
                 .hint("--resume goes on with it; without that folder it begins anew")
                 .into());

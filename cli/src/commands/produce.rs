@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::Instant,
 };
 
 use anyhow::Context;
 use llq_convert::{
-    Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
+    Earlier, Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan,
+    Report, Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
@@ -23,7 +24,7 @@ use super::{
     type_shares::{TypeShare, type_shares},
 };
 use crate::{
-    args::{Check, Run, TargetArgs},
+    args::{Check, Interrupted, Run, TargetArgs},
     escape::Escaped,
     failure::{FOUND_BAD, Refusal},
     figures::{ByteRate, Bytes, Count, Seconds},
@@ -59,6 +60,7 @@ pub(super) struct Job<'a> {
     pub(super) write_recipe: Option<&'a Path>,
     /// Whether and how the model is calibrated before.
     pub(super) calibration: Option<&'a CalibrationArgs>,
+    pub(super) interrupted: Interrupted,
 }
 
 impl<'a> Job<'a> {
@@ -77,6 +79,7 @@ impl<'a> Job<'a> {
             files: Vec::new(),
             write_recipe: None,
             calibration: None,
+            interrupted: Interrupted::IsRemoved,
         }
     }
 
@@ -138,7 +141,9 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
     }
 
     let calibrated = match job.calibration {
-        Some(calibration) => calibration.run(job.input, &plan, target.path(), output)?,
+        Some(calibration) => {
+            calibration.run(job.input, &plan, target.path(), job.interrupted, output)?
+        }
         None => None,
     };
     let (source, plan) = match &calibrated {
@@ -150,7 +155,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         None => (source, plan),
     };
     let target = (target.path(), job.target.overwrite());
-    let report = write(&*source, &plan, target, "writing", output)?;
+    let report = write(&*source, &plan, target, job.interrupted, "writing", output)?;
     if let Some(calibrated) = calibrated {
         calibrated.remove(output);
     }
@@ -250,31 +255,40 @@ pub(super) fn write(
     source: &dyn Source,
     plan: &Plan,
     (target, overwrite): (&Path, Overwrite),
+    interrupted: Interrupted,
     label: &str,
     output: &Output,
 ) -> anyhow::Result<Report> {
     let writing = Writing::start();
     let shown = output.progress(label, plan.source_bytes(), Unit::Bytes);
-    let progress = Encoding { shown, writing: &writing };
-    let report =
-        llq_convert::write(source, plan, target, overwrite, &progress).map_err(|error| {
-            let refusal = Refusal::new(format!("cannot write {}", target.display()));
-            let hint = overflow_hint(&error, plan.request().on_overflow);
-            let refusal = match hint {
-                Some(hint) => refusal.hint(hint),
-                None => refusal,
-            };
-            anyhow::Error::new(error).context(refusal)
-        })?;
+    let progress = Encoding { shown, writing: &writing, interrupted, output };
+    let write = match interrupted {
+        Interrupted::GoesOn => llq_convert::write_resumably,
+        Interrupted::IsRemoved => llq_convert::write,
+    };
+    let report = write(source, plan, target, overwrite, &progress).map_err(|error| {
+        let refusal = Refusal::new(format!("cannot write {}", target.display()));
+        let refusal = match write_hint(&error, plan.request().on_overflow) {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        };
+        anyhow::Error::new(error).context(refusal)
+    })?;
     drop(progress);
     say_non_finite(&report.non_finite, output);
     say_overflows(&report.overflows, plan.request().on_overflow, output);
     Ok(report)
 }
 
-/// What can be done about weights that are too large.
-fn overflow_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str> {
-    let Error::Overflow { tensors } = error else { return None };
+/// What can be done about a write that failed.
+fn write_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str> {
+    let tensors = match error {
+        Error::Overflow { tensors } => tensors,
+        Error::Gguf(llq_gguf::Error::OtherRun { .. }) => {
+            return Some("without --resume that is removed, and writing begins anew");
+        }
+        _ => return None,
+    };
     let keepable = on_overflow == OnOverflow::Error
         && tensors.iter().all(|overflow| overflow.to == TensorType::F16);
     Some(match keepable {
@@ -290,14 +304,41 @@ fn overflow_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str>
 struct Encoding<'a> {
     shown: Progress<'a>,
     writing: &'a Writing,
+    interrupted: Interrupted,
+    output: &'a Output,
 }
 
 impl llq_convert::Progress for Encoding<'_> {
     fn begin(&self, _total_bytes: u64) {}
 
+    fn resume(&self, earlier: &Earlier) {
+        if let Some(damage) = &earlier.damage {
+            self.output.note(&format_args!(
+                "of what an interrupted run has left, {damage}: that is written anew"
+            ));
+        }
+        if earlier.bytes > 0 {
+            let bytes = Bytes(earlier.bytes);
+            self.output.done(&format_args!("{bytes} are there from an interrupted run"));
+        }
+    }
+
+    fn pass(&self, bytes: u64) {
+        self.shown.pass(bytes);
+        self.writing.check();
+    }
+
     fn advance(&self, bytes: u64) {
         self.shown.advance(bytes);
         self.writing.check();
+    }
+}
+
+impl Drop for Encoding<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() && self.interrupted == Interrupted::GoesOn {
+            self.output.note(&"interrupted; the same command goes on from here");
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     args::{
-        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help,
+        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, ResumeArgs, TargetArgs, parse_mix,
+        types_help,
     },
     failure::Refusal,
     output::Output,
@@ -35,6 +36,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     target: TargetArgs,
+
+    #[command(flatten)]
+    resume: ResumeArgs,
 
     /// Quantize to this type; a recipe may say it instead
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
@@ -90,7 +94,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let write_recipe = args.recipe.write_recipe.as_deref();
     let (input, target) = (&args.model, &args.target);
     let calibration = Some(&args.calibration);
-    produce::run(Job { input, target, open, request, files, write_recipe, calibration }, output)
+    let interrupted = args.resume.interrupted();
+    let job = Job { input, target, open, request, files, write_recipe, calibration, interrupted };
+    produce::run(job, output)
 }
 
 fn no_type() -> Refusal {
