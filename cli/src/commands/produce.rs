@@ -337,7 +337,7 @@ impl llq_convert::Progress for Encoding<'_> {
 impl Drop for Encoding<'_> {
     fn drop(&mut self) {
         if thread::panicking() && self.interrupted == Interrupted::GoesOn {
-            self.output.note(&"interrupted; the same command goes on from here");
+            self.output.note(&"interrupted; the next run with --resume goes on from here");
         }
     }
 }

@@ -22,6 +22,7 @@ mod inspect;
 mod lora;
 mod output_file;
 mod reports;
+mod resume;
 mod shells;
 mod tables;
 mod tokenize;
