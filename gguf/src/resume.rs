@@ -117,7 +117,7 @@ fn path_beside(target: &Path) -> PathBuf {
     let mut name = OsString::from(PREFIX);
     name.push(target.file_name().unwrap_or_default());
     name.push(SUFFIX);
-    target.with_file_name(name)
+    folder(target).join(name)
 }
 
 /// The lock of a folder that is made where there is none; `None` where another holds it.
