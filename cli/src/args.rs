@@ -383,6 +383,13 @@ pub(crate) struct TextArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) corpus: PathBuf,
 
+    #[command(flatten)]
+    pub(crate) windows: WindowArgs,
+}
+
+/// What is taken of a text.
+#[derive(Args, Clone)]
+pub(crate) struct WindowArgs {
     /// The field that holds the text in JSON; a.b is field b of the object a
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) field: String,
@@ -400,10 +407,11 @@ pub(crate) struct TextArgs {
 impl TextArgs {
     /// The windows of the text, in [`Mode::Exact`].
     pub(crate) fn options(&self) -> Options {
+        let WindowArgs { ctx, chunks, .. } = self.windows;
         Options {
             mode: Mode::Exact,
-            context: self.ctx as usize,
-            chunks: self.chunks.map(|chunks| chunks as usize),
+            context: ctx as usize,
+            chunks: chunks.map(|chunks| chunks as usize),
         }
     }
 }

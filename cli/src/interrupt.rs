@@ -101,8 +101,17 @@ pub(crate) struct TemporaryFolder(PathBuf);
 
 impl TemporaryFolder {
     pub(crate) fn new() -> io::Result<TemporaryFolder> {
+        TemporaryFolder::create(|| tempfile::Builder::new().prefix("llq-").tempdir())
+    }
+
+    /// In `parent`, so that a file can be moved from here to there.
+    pub(crate) fn beside(parent: &Path) -> io::Result<TemporaryFolder> {
+        TemporaryFolder::create(|| tempfile::Builder::new().prefix(".llq-").tempdir_in(parent))
+    }
+
+    fn create(make: impl FnOnce() -> io::Result<TempDir>) -> io::Result<TemporaryFolder> {
         let mut folder = temporary_folder();
-        let created = tempfile::Builder::new().prefix("llq-").tempdir()?;
+        let created = make()?;
         let path = created.path().to_owned();
         *folder = Some(created);
         Ok(TemporaryFolder(path))

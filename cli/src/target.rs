@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use llq_gguf::{Model, Overwrite};
 use same_file::Handle;
+use tempfile::TempPath;
 
 use crate::failure::Refusal;
 
@@ -100,6 +102,17 @@ impl Target {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Moves a finished file of the same disk here.
+    pub(crate) fn take(self, file: &Path) -> anyhow::Result<()> {
+        let failed = || format!("cannot write {}", self.path.display());
+        let file = TempPath::try_from_path(file).with_context(failed)?;
+        let moved = match self.overwrite {
+            Overwrite::Forbid => file.persist_noclobber(&self.path),
+            Overwrite::Replace => file.persist(&self.path),
+        };
+        moved.with_context(failed)
     }
 
     /// What a write needs to know.

@@ -10,6 +10,7 @@ use crate::{
     imatrix::ImatrixError,
     lora::LoraError,
     tokenizer::TokenizerError,
+    transform::TransformError,
     weights::{ggml::GgmlError, safetensors::SafetensorsError, torch::TorchError},
 };
 
@@ -129,6 +130,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: ImatrixError,
+    },
+    /// A model can't be transformed, or not by this importance.
+    #[error("{path}: {problem}", path = path.display())]
+    Transform {
+        /// The model.
+        path: PathBuf,
+        /// What stands against it.
+        problem: Box<TransformError>,
     },
     /// An adapter does not say enough of the model it belongs to.
     #[error(

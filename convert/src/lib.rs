@@ -27,6 +27,7 @@ mod recipe;
 mod source;
 mod spread;
 mod tokenizer;
+mod transform;
 mod type_rules;
 mod verify;
 mod weights;
@@ -49,6 +50,7 @@ pub use recipe::{TypeRecipe, TypeTable};
 pub use source::{Note, Source, SourceKind};
 pub use spread::{BINS, Spread, spread};
 pub use tokenizer::{PreName, TokenizerError, UnknownPreName};
+pub use transform::{Transform, TransformError, transformed};
 pub use type_rules::{Tensors, TypeRule, TypeRuleError, TypeRules, parse_tensor_type};
 pub use verify::{Findings, TensorDefect, verify};
 pub use weights::{

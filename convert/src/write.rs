@@ -94,8 +94,8 @@ pub fn write(
 }
 
 /// Does what [`write()`] does, but goes on with what an interrupted run of the same plan has left,
-/// and leaves after an interruption or an error what the next can go on with: the folder
-/// `.llq-NAME.resume` beside the target. The bytes are those of a run that was never interrupted.
+/// and leaves after an interruption or an error what the next can go on with, if there is any: the
+/// folder `.llq-NAME.resume` beside the target. The bytes are those of a run that was never interrupted.
 ///
 /// # Errors
 ///
@@ -126,7 +126,14 @@ fn run(
 ) -> Result<Report> {
     let tallies = plan.tensors().iter().map(|_| Tally::default()).collect();
     let mut pipeline = Pipeline { source, plan, writer, progress, tallies };
-    pipeline.convert()?;
+    match pipeline.convert() {
+        // The next run will have other settings.
+        Err(error @ Error::Overflow { .. }) => {
+            pipeline.writer.discard();
+            return Err(error);
+        }
+        converted => converted?,
+    }
     pipeline.keep_what_overflowed()?;
     pipeline.finish(target)
 }

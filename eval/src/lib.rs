@@ -23,11 +23,15 @@ mod logits_file;
 mod pool;
 mod progress;
 mod report;
+mod sensitivity;
 mod statistics;
 mod tokenizer;
 mod windows;
 
-pub use calibrate::{Calibrated, Calibration, CalibrationProgress, Finished, calibrate};
+pub use calibrate::{
+    Calibrated, Calibration, CalibrationCost, CalibrationProgress, Finished, calibrate,
+    product_rate,
+};
 pub use corpus::Corpus;
 pub use error::Error;
 pub use evaluate::{Against, DEFAULT_CONTEXT, Options, Recorded, evaluate, record, save_logits};
@@ -37,5 +41,6 @@ pub use llq_quant::Mode;
 pub use logits_file::LogitsFile;
 pub use progress::{Progress, Running};
 pub use report::{Change, Comparison, Divergence, Report};
+pub use sensitivity::{Choice, encoding_errors, sensitivities};
 pub use tokenizer::Tokenizer;
 pub use windows::LEAST_CONTEXT;

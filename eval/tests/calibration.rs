@@ -78,13 +78,61 @@ fn a_resumed_run_makes_the_same_bytes_on_any_number_of_threads() {
     let done = run(&model, &corpus, &options, 2, &whole).unwrap();
     assert_eq!((done.tensors.len(), done.tokens), (6 * 7 + 2, 16 * 32));
 
-    let mut ended = Store::with_room(17);
-    let error = run(&model, &corpus, &options, 1, &ended).unwrap_err();
-    assert!(matches!(error, Error::Finished { .. }), "{error}");
-    assert_eq!(ended.kept.lock().unwrap().len(), 17);
+    let whole = whole.into_kept();
+    // Among what errors cost, and among tensors.
+    for room in [3, 17] {
+        let mut ended = Store::with_room(room);
+        let error = run(&model, &corpus, &options, 1, &ended).unwrap_err();
+        assert!(matches!(error, Error::Finished { .. }), "{error}");
+        assert_eq!(ended.kept.lock().unwrap().len(), room);
+        *ended.left.get_mut() = usize::MAX;
+        assert_eq!(run(&model, &corpus, &options, 3, &ended).unwrap(), done);
+        assert!(ended.into_kept() == whole);
+    }
+}
+
+/// What errors cost in a block's outputs is kept; without it, its tensors would differ.
+#[test]
+fn a_run_that_lost_a_part_is_refused() {
+    let Some(model) = tiny_llama(TensorType::BF16) else { return };
+    let Some(corpus) = corpus(&model, "sampled") else { return };
+    let options = Calibration { context: 32, windows: 2 };
+    let mut ended = Store::with_room(9);
+    run(&model, &corpus, &options, 2, &ended).unwrap_err();
     *ended.left.get_mut() = usize::MAX;
-    assert_eq!(run(&model, &corpus, &options, 3, &ended).unwrap(), done);
-    assert!(ended.into_kept() == whole.into_kept());
+    assert!(ended.kept.lock().unwrap().remove("sensitivity.4").is_some());
+    let error = run(&model, &corpus, &options, 2, &ended).unwrap_err();
+    assert!(matches!(error, Error::Finished { name, .. } if name == "sensitivity.4"));
+}
+
+#[test]
+fn an_embedding_that_is_the_head_as_well_is_calibrated_as_that() {
+    let Some(base) = tiny_llama(TensorType::F32) else { return };
+    let Some(text) = corpus(&base, "sampled") else { return };
+    let Some(unseen) = corpus(&base, "holmes") else { return };
+    let mut tied = tensors(TensorType::F32);
+    let head = tied.iter().position(|(spec, _)| spec.name == "output.weight").unwrap();
+    let head = tied.remove(head).1;
+    let place = tied.iter().position(|(spec, _)| spec.name == "token_embd.weight").unwrap();
+    tied[place].1 = head;
+    let base = model(base.metadata(), &tied);
+    let store = Store::with_room(usize::MAX);
+    let options = Calibration { context: 256, windows: 16 };
+    let types = |name: &str| (name == "token_embd.weight").then_some(TensorType::Q3_K);
+    let llama = Llama::load(&base).unwrap();
+    let done = calibrate(&llama, &types, &text, &options, &store, &()).unwrap();
+    assert_eq!((done.tensors.len(), done.plain.len()), (1, 0));
+    let made = &store.into_kept()["token_embd.weight"];
+    let (spec, bytes) = &tied[place];
+    let weights: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let plain = encode(&weights, spec.shape[0] as usize, TensorType::Q3_K);
+    let [calibrated, plain] = [&made[..made.len() - 1], &plain].map(|bytes| {
+        let mut tensors = tied.clone();
+        tensors[place].0.tensor_type = TensorType::Q3_K;
+        tensors[place].1 = bytes.to_vec();
+        divergence(&base, &tensors, &unseen)
+    });
+    assert!(calibrated < 0.95 * plain, "{calibrated} of {plain}");
 }
 
 /// The divergence from the fixture of what it becomes, on text that neither was made with.

@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p llq-gguf --example read_model -- model.gguf`
 
+#![allow(clippy::print_stdout)] // that is what it is for
+
 use std::{error::Error, path::Path};
 
 use llq_gguf::Model;

@@ -11,10 +11,7 @@ use std::{
     io::{self, Read, Write as _},
     mem,
     ops::Range,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -36,7 +33,7 @@ pub struct Fingerprint(pub [u8; 32]);
 pub struct Earlier {
     /// Bytes of tensors that need not be written again.
     pub bytes: u64,
-    /// Why some or all of what it left is of no use.
+    /// Why what it left is of no use, where that is so.
     pub damage: Option<String>,
 }
 
@@ -53,9 +50,6 @@ pub(crate) struct Journal {
     folder: ResumeFolder,
     fingerprint: Fingerprint,
     state: Mutex<State>,
-    saving: Mutex<()>,
-    /// Nothing is saved any more: all is done, or the disk failed and may claim otherwise later.
-    is_closed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,11 +58,13 @@ struct State {
     kept: Vec<Coverage>,
     /// The parts that have changed since the last saving.
     changed: BTreeSet<usize>,
-    next: Instant,
+    /// When to save; `None` while that is done, and after it failed: a disk that has lost something
+    /// may claim otherwise later.
+    next: Option<Instant>,
 }
 
 impl Journal {
-    /// Takes up what `folder` has of a model, where that is of use; all else is removed from it.
+    /// Takes up what `folder` has of a model. What is damaged is removed from it as a whole.
     ///
     /// # Errors
     ///
@@ -79,35 +75,25 @@ impl Journal {
         fingerprint: Fingerprint,
     ) -> Result<(Journal, Earlier)> {
         let io = |source| Error::Io { path: folder.path().to_owned(), source };
-        let mut earlier = Earlier::default();
-        let kept = match read(&folder).map_err(io)? {
-            Some(text) => match parse(&text, layout) {
-                Some((found, _)) if found != fingerprint => {
-                    return Err(Error::OtherRun { path: folder.path().to_owned() });
-                }
-                Some((_, kept)) => Some(kept),
-                None => {
-                    earlier.damage = Some("its journal is damaged".to_owned());
-                    None
-                }
-            },
-            None => None,
+        let (kept, damage) = match found(&folder, layout).map_err(io)? {
+            Found::Whole(other, _) if other != fingerprint => {
+                return Err(Error::OtherRun { path: folder.path().to_owned() });
+            }
+            Found::Whole(_, kept) => (Some(kept), damaged_part(&folder, layout).map_err(io)?),
+            Found::Damaged => (None, Some("its journal is damaged".to_owned())),
+            Found::Nothing => (None, None),
         };
         let kept = match kept {
-            Some(mut kept) => {
-                forget_damaged_parts(&folder, layout, &mut kept, &mut earlier).map_err(io)?;
-                kept
-            }
-            None => {
+            Some(kept) if damage.is_none() => kept,
+            _ => {
                 folder.clear().map_err(io)?;
                 layout.tensors().map(|_| Coverage::default()).collect()
             }
         };
-        earlier.bytes = kept.iter().map(Coverage::bytes).sum();
-        let next = Instant::now() + INTERVAL;
+        let earlier = Earlier { bytes: kept.iter().map(Coverage::bytes).sum(), damage };
+        let next = Some(Instant::now() + INTERVAL);
         let state = Mutex::new(State { kept, changed: BTreeSet::new(), next });
-        let (saving, is_closed) = (Mutex::default(), AtomicBool::new(false));
-        Ok((Journal { folder, fingerprint, state, saving, is_closed }, earlier))
+        Ok((Journal { folder, fingerprint, state }, earlier))
     }
 
     pub(crate) fn folder(&self) -> &ResumeFolder {
@@ -124,16 +110,10 @@ impl Journal {
         let mut state = self.state();
         state.kept[tensor].unite(bytes.start, bytes.end);
         state.changed.insert(part);
-        let started = Instant::now();
-        if started < state.next {
-            return Ok(());
+        match state.next {
+            Some(next) if next <= Instant::now() => self.save(state),
+            _ => Ok(()),
         }
-        state.next = started + INTERVAL;
-        drop(state);
-        self.save()?;
-        let rest = INTERVAL.max(SHARE * started.elapsed());
-        self.state().next = Instant::now() + rest;
-        Ok(())
     }
 
     /// Forgets tensors, by index and part, and saves, so that they can be overwritten.
@@ -143,32 +123,27 @@ impl Journal {
             state.kept[tensor] = Coverage::default();
             state.changed.insert(part);
         }
-        drop(state);
-        self.save()
+        self.save(state)
     }
 
-    /// Ends the journal: the files it tells of have their names.
-    pub(crate) fn finish(self) {
-        self.is_closed.store(true, SeqCst);
-        self.folder.remove();
+    /// Removes all: nobody is to go on with it.
+    pub(crate) fn remove(self) {
+        self.state().next = None;
+        let _ = fs::remove_file(self.folder.journal());
     }
 
-    fn save(&self) -> Result<()> {
-        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_closed.load(SeqCst) {
-            return Ok(());
-        }
-        let mut state = self.state();
+    /// Others go on with the state meanwhile.
+    fn save(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
+        state.next = None;
         let changed = mem::take(&mut state.changed);
         let text = self.text(&state.kept);
         drop(state);
-        if changed.is_empty() {
-            return Ok(());
-        }
-        self.replace(&changed, &text).map_err(|source| {
-            self.is_closed.store(true, SeqCst);
-            Error::Io { path: self.folder.journal(), source }
-        })
+        let started = Instant::now();
+        self.replace(&changed, &text)
+            .map_err(|source| Error::Io { path: self.folder.journal(), source })?;
+        let rest = INTERVAL.max(SHARE * started.elapsed());
+        self.state().next = Some(Instant::now() + rest);
+        Ok(())
     }
 
     /// Syncs the parts first.
@@ -202,23 +177,40 @@ impl Journal {
     }
 }
 
-/// An interrupted run leaves all that it has written.
+/// An interrupted run leaves all that it has written, if that is anything of use.
 impl Drop for Journal {
     fn drop(&mut self) {
-        let _ = self.save();
+        let state = self.state();
+        if state.next.is_some() && !state.changed.is_empty() {
+            let _ = self.save(state);
+        }
+        if !self.folder.journal().exists() {
+            self.folder.remove();
+        }
     }
 }
 
-/// The journal; `None` where there is none, and nothing of one that is no text of sensible length.
-fn read(folder: &ResumeFolder) -> io::Result<Option<String>> {
+/// What there is of a journal.
+enum Found {
+    Nothing,
+    /// No journal, or not all of one.
+    Damaged,
+    Whole(Fingerprint, Vec<Coverage>),
+}
+
+fn found(folder: &ResumeFolder, layout: &ModelLayout) -> io::Result<Found> {
+    /// No journal is as long.
     const MOST_BYTES: u64 = 64 << 20;
-    let file = match File::open(folder.journal()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
+    let path = folder.journal();
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Ok(found) if !found.is_file() => return Ok(Found::Damaged),
+        found => drop(found?),
+    }
     let mut bytes = Vec::new();
-    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(String::from_utf8(bytes).unwrap_or_default()))
+    File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    let whole = String::from_utf8(bytes).ok().and_then(|text| parse(&text, layout));
+    Ok(whole.map_or(Found::Damaged, |(fingerprint, kept)| Found::Whole(fingerprint, kept)))
 }
 
 /// What a whole journal of such a model says.
@@ -249,32 +241,19 @@ fn parse(text: &str, layout: &ModelLayout) -> Option<(Fingerprint, Vec<Coverage>
     Some((fingerprint, kept))
 }
 
-/// Parts that are absent or have another size are written anew.
-fn forget_damaged_parts(
-    folder: &ResumeFolder,
-    layout: &ModelLayout,
-    kept: &mut [Coverage],
-    earlier: &mut Earlier,
-) -> io::Result<()> {
+/// A part that is absent or has another size.
+fn damaged_part(folder: &ResumeFolder, layout: &ModelLayout) -> io::Result<Option<String>> {
     for (number, part) in layout.parts().iter().enumerate() {
-        let path = folder.part(number);
-        let found = match fs::symlink_metadata(&path) {
+        let found = match fs::symlink_metadata(folder.part(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            found => Some(found?),
+            found => Some(found?).filter(fs::Metadata::is_file),
         };
-        let expected = part.file_bytes();
-        if found.as_ref().is_some_and(|found| found.is_file() && found.len() == expected) {
-            continue;
+        let (found, expected) = (found.map_or(0, |found| found.len()), part.file_bytes());
+        if found != expected {
+            return Ok(Some(format!("part {} has {found} bytes, not {expected}", number + 1)));
         }
-        if found.is_some() {
-            fs::remove_file(&path)?;
-        }
-        let found = found.map_or(0, |found| found.len());
-        let name = format!("part {}", number + 1);
-        earlier.damage = Some(format!("{name} has {found} bytes, not {expected}"));
-        kept[layout.tensors_of(number)].fill_with(Coverage::default);
     }
-    Ok(())
+    Ok(None)
 }
 
 fn hexadecimal(Fingerprint(bytes): &Fingerprint) -> String {

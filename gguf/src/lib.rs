@@ -68,6 +68,7 @@ pub use model::Model;
 pub use model_layout::{ModelLayout, Split};
 pub use model_writer::{ModelWriter, SealedModel};
 pub use partial::create_partial;
+pub use resume::unfinished;
 pub use stream_writer::{StreamWriter, to_bytes};
 pub use tensor_type::{TensorType, UnknownTensorType};
 pub use value::{Array, Strings, Value};

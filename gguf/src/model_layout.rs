@@ -1,9 +1,6 @@
 //! Planning the files of a model: one, or the parts of a split one.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     Endian, Layout, Metadata, TensorInfo, TensorSpec, Value,
@@ -84,12 +81,6 @@ impl ModelLayout {
     pub(crate) fn place(&self, index: usize) -> (usize, usize) {
         let part = self.firsts.partition_point(|&first| first <= index) - 1;
         (part, index - self.firsts[part])
-    }
-
-    /// Indices of the tensors of a part.
-    pub(crate) fn tensors_of(&self, part: usize) -> Range<usize> {
-        let first = self.firsts[part];
-        first..first + self.parts[part].tensors().len()
     }
 
     /// Size of all files together, in bytes.

@@ -44,7 +44,7 @@ impl ModelWriter {
 
     /// Goes on with what an interrupted run of the same `fingerprint` has left, or begins. The
     /// unfinished files lie in the folder `.llq-NAME.resume` beside the target, and stay there when
-    /// the writer is dropped or its process killed.
+    /// the writer is dropped or its process killed. What is damaged there is written anew.
     ///
     /// Of what is there already, only what is [adopted](Self::adopt) is not to be written; what is
     /// to be there for the next run has to be [kept](Self::keep).
@@ -103,6 +103,13 @@ impl ModelWriter {
         let Some(journal) = &self.journal else { return Ok(()) };
         let (part, _) = self.layout.place(index);
         journal.keep(index, part, bytes)
+    }
+
+    /// Removes what was written, so that nobody goes on with it.
+    pub fn discard(self) {
+        if let Some(journal) = self.journal {
+            journal.remove();
+        }
     }
 
     /// Writes `bytes` of tensor `index` (of [`ModelLayout::tensors`]) at `offset` inside it.
@@ -201,7 +208,7 @@ impl SealedModel {
         // They lie in one folder.
         targets.first().map_or(Ok(()), |target| sync_name(target))?;
         if let Some(journal) = self.journal {
-            journal.finish();
+            journal.remove();
         }
         Ok(())
     }

@@ -103,9 +103,20 @@ pub(crate) fn remove_abandoned(target: &Path) {
     let _ = remove_if_free(&path_beside(target), |_| true);
 }
 
-/// Removes a folder whose files have their names already, or that never had any.
+/// Removes a folder that nobody can go on with: a run was killed before it had written anything, or
+/// when its files had their names already.
 pub(crate) fn remove_if_useless(path: &Path) {
-    let _ = remove_if_free(path, |path| parts(path).is_ok_and(|parts| parts.is_empty()));
+    let _ = remove_if_free(path, |path| !is_useful(path));
+}
+
+/// The folder of what an interrupted run of [`ModelWriter::resume`](crate::ModelWriter::resume) has
+/// left of `target`, or another one is writing.
+pub fn unfinished(target: &Path) -> Option<PathBuf> {
+    Some(path_beside(target)).filter(|path| is_useful(path))
+}
+
+fn is_useful(path: &Path) -> bool {
+    path.join(JOURNAL).exists() && parts(path).is_ok_and(|parts| !parts.is_empty())
 }
 
 /// Whether a folder of this name is one of these.
@@ -126,8 +137,7 @@ fn take(path: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let mut options = OpenOptions::new();
-    let lock = match options.write(true).create(true).truncate(false).open(path.join(LOCK)) {
+    let lock = match open_lock(path, OpenOptions::new().create(true)) {
         // Its last holder has just removed the folder.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -139,6 +149,18 @@ fn take(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// To open a pipe would wait for its other end, and a link is not ours.
+fn open_lock(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    let path = path.join(LOCK);
+    match fs::symlink_metadata(&path) {
+        Ok(found) if !found.is_file() => Err(io::Error::other("its lock is no file")),
+        _ => options.write(true).truncate(false).open(path),
+    }
+}
+
 /// Whether the folder still has this lock: its last holder may have removed it.
 fn is_lock_of(lock: &File, path: &Path) -> io::Result<bool> {
     let held = Handle::from_file(lock.try_clone()?)?;
@@ -146,10 +168,10 @@ fn is_lock_of(lock: &File, path: &Path) -> io::Result<bool> {
 }
 
 fn remove_if_free(path: &Path, is_unwanted: impl Fn(&Path) -> bool) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.is_dir() || !is_unwanted(path) {
+    if !is_unwanted(path) {
         return Ok(());
     }
-    match OpenOptions::new().write(true).open(path.join(LOCK)) {
+    match open_lock(path, &mut OpenOptions::new()) {
         Ok(lock) => {
             lock.try_lock()?;
             if is_lock_of(&lock, path)? && is_unwanted(path) { remove(path) } else { Ok(()) }
@@ -165,7 +187,7 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Removes all but the lock: first what says that the rest is of use.
+/// Removes all but the lock: first what says that the rest is of use, for good.
 fn clear(path: &Path) -> io::Result<()> {
     for name in [JOURNAL, NEW_JOURNAL] {
         match fs::remove_file(path.join(name)) {
@@ -173,6 +195,7 @@ fn clear(path: &Path) -> io::Result<()> {
             _ => {}
         }
     }
+    sync_folder(path)?;
     parts(path)?.into_iter().try_for_each(fs::remove_file)
 }
 

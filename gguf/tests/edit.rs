@@ -1,5 +1,7 @@
 //! New metadata for files that are there.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::fs;
 
 use llq_gguf::{

@@ -168,8 +168,9 @@ fn without_a_journal_nothing_of_a_file_is_kept() {
     assert!(files(folder.path()) == uninterrupted(Split::Never));
 }
 
+/// Also where the run that notices it is killed before it has written anything.
 #[test]
-fn a_part_of_another_size_is_written_anew() {
+fn a_part_of_another_size_means_beginning_anew() {
     let split = Split::Tensors(2);
     for size in [None, Some(0), Some(100), Some(1 << 20)] {
         let folder = tempfile::tempdir().unwrap();
@@ -182,11 +183,16 @@ fn a_part_of_another_size_is_written_anew() {
             }
         }
         let (writer, earlier) = resume(&folder, split).unwrap();
-        // The four halves of the first part are lost, one in each of the others is not.
-        assert_eq!(earlier.bytes, 2 * BYTES / 2);
+        assert_eq!(earlier.bytes, 0);
         assert!(earlier.damage.unwrap().contains("part 1"));
-        assert_eq!(finish(writer), 2);
+        let killed = tempfile::tempdir().unwrap();
+        fs::create_dir(unfinished(&killed)).unwrap();
+        for (name, bytes) in files(&unfinished(&folder)) {
+            fs::write(unfinished(&killed).join(name), bytes).unwrap();
+        }
+        assert_eq!(finish(writer), 0);
         assert!(files(folder.path()) == uninterrupted(split), "{size:?}");
+        assert_eq!(finish(resume(&killed, split).unwrap().0), 0);
     }
 }
 
@@ -224,6 +230,37 @@ fn one_run_at_a_time() {
 }
 
 #[test]
+fn what_nobody_can_go_on_with_does_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(resume(&folder, Split::Never).unwrap());
+    assert!(!unfinished(&folder).exists());
+    interrupt(&folder, Split::Never);
+    assert_eq!(llq_gguf::unfinished(&target(&folder)), Some(unfinished(&folder)));
+    resume(&folder, Split::Never).unwrap().0.discard();
+    assert!(!unfinished(&folder).exists());
+}
+
+/// A folder of this name may come from anybody.
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), unfinished(&folder)).unwrap();
+    assert!(matches!(resume(&folder, Split::Never).unwrap_err(), Error::Io { .. }));
+    fs::remove_file(unfinished(&folder)).unwrap();
+
+    fs::create_dir(unfinished(&folder)).unwrap();
+    let other = elsewhere.path().join("other");
+    fs::write(&other, "whole").unwrap();
+    for name in ["journal", "journal.new", "part-1"] {
+        std::os::unix::fs::symlink(&other, unfinished(&folder).join(name)).unwrap();
+    }
+    finish(resume(&folder, Split::Never).unwrap().0);
+    assert_eq!(fs::read(other).unwrap(), b"whole");
+}
+
+#[test]
 fn a_run_that_does_not_resume_removes_what_is_left() {
     let folder = tempfile::tempdir().unwrap();
     interrupt(&folder, Split::Never);
@@ -234,18 +271,20 @@ fn a_run_that_does_not_resume_removes_what_is_left() {
     assert!(files(folder.path()) == uninterrupted(Split::Never));
 }
 
-/// A run may be killed between giving a file its name and removing the folder; what another target
-/// still has to be resumed from stays.
+/// A run may be killed before it has kept anything, and between giving a file its name and removing
+/// the folder; what another target still has to be resumed from stays.
 #[test]
-fn folders_without_files_are_removed_by_any_run_beside_them() {
+fn folders_of_no_use_are_removed_by_any_run_beside_them() {
     let folder = tempfile::tempdir().unwrap();
     interrupt(&folder, Split::Never);
-    for name in ["empty", "locked", "done"] {
+    for name in ["empty", "locked", "done", "begun"] {
         fs::create_dir(folder.path().join(format!(".llq-{name}.resume"))).unwrap();
     }
     fs::write(folder.path().join(".llq-locked.resume/lock"), "").unwrap();
     fs::write(folder.path().join(".llq-done.resume/lock"), "").unwrap();
     fs::write(folder.path().join(".llq-done.resume/journal"), "").unwrap();
+    fs::write(folder.path().join(".llq-begun.resume/lock"), "").unwrap();
+    fs::write(folder.path().join(".llq-begun.resume/part-1"), "half").unwrap();
     let other = folder.path().join("other.gguf");
     finish(ModelWriter::create(&other, plan(Split::Never), Overwrite::Forbid).unwrap());
     let names: Vec<String> = files(folder.path()).into_iter().map(|(name, _)| name).collect();

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p llq-quant --example quantize_tensor`
 
+#![allow(clippy::print_stdout)] // that is what it is for
+
 use std::error::Error;
 
 use llq_quant::{Encoding, FORMATS};

@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 mod activations;
+mod allocation;
 mod attention;
 mod decoding;
 mod effort;
@@ -27,6 +28,7 @@ mod rounding;
 mod search;
 
 pub use activations::{Activations, ActivationsPart, Mode};
+pub use allocation::{AllocationError, Candidate, allocate};
 pub use attention::{AttentionScratch, Rows, causal_attention};
 pub use effort::{Effort, Encoding};
 pub use format::Decoded;

@@ -24,7 +24,8 @@ fn searched() -> impl Iterator<Item = &'static FormatInfo> {
 /// own square.
 fn weighting(format: &FormatInfo, row: &[f32]) -> Vec<f64> {
     let floor = match format.tensor_type.name() {
-        "Q3_K" | "Q6_K" => 2.0,
+        "Q3_K" => 3.0,
+        "Q6_K" => 2.0,
         _ => 8.0,
     };
     let blocks = row.chunks(format.tensor_type.block_weights());

@@ -3,28 +3,30 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
 use llq_convert::{Plan, ReadyTensor};
 use llq_eval::{
-    Calibration, CalibrationProgress, Corpus, DEFAULT_CONTEXT, Finished, Llama, Tokenizer,
-    calibrate,
+    Calibration, CalibrationCost, CalibrationProgress, Corpus, DEFAULT_CONTEXT, Finished, Llama,
+    Tokenizer, calibrate, product_rate,
 };
-use llq_gguf::Model;
+use llq_gguf::{Model, TensorType};
 use llq_quant::mix::Guidance;
+use serde::Serialize;
 
-use super::perplexity;
+use super::{perplexity, produce};
 use crate::{
     args::Interrupted,
     corpus::Text,
     escape::Escaped,
     failure::Refusal,
-    figures::Count,
+    figures::{Bytes, Count, Seconds},
     output::Output,
     progress::{Progress, Unit},
     target::folder_of,
@@ -35,7 +37,7 @@ use crate::{
 pub(crate) struct CalibrationArgs {
     /// Round every matrix so that its products with the activations of this text change least; a
     /// text like the ones the model is for, in any form that llq perplexity --corpus takes
-    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "imatrix", group = "measured_on")]
     calibrate: Option<PathBuf>,
 
     /// Windows of the text that are used, of 512 tokens each and spread evenly over it
@@ -46,6 +48,9 @@ pub(crate) struct CalibrationArgs {
 
 /// What settings are kept as.
 const SETTINGS: &str = "settings";
+
+/// What the names of all tensors are kept as, in lines, when these are finished.
+const FINISHED: &str = "finished";
 
 impl CalibrationArgs {
     /// The text, which is read too.
@@ -59,6 +64,17 @@ impl CalibrationArgs {
             Some(_) => Guidance::Importance,
             None => Guidance::Unguided,
         }
+    }
+
+    /// Refuses to write over what another run finished, before anything takes time.
+    pub(super) fn check_unfinished(
+        &self,
+        target: &Path,
+        interrupted: Interrupted,
+    ) -> Result<(), Refusal> {
+        let folder = Folder::beside(target);
+        let is_idle = self.calibrate.is_none() || interrupted == Interrupted::GoesOn;
+        if is_idle || !folder.file(SETTINGS).exists() { Ok(()) } else { Err(folder.unfinished()) }
     }
 
     /// Rounds the tensors of the model to the types of the plan. `None` where nobody asked for it.
@@ -75,12 +91,19 @@ impl CalibrationArgs {
         let llama = perplexity::load(&model)?;
         let options = self.options(&llama);
         let corpus = corpus(text, &model, &options, output)?;
-        let changed = plan.tensors().iter().filter(|tensor| tensor.from != tensor.to);
-        let types = changed.map(|tensor| (tensor.name.as_str(), tensor.to));
-        let types: HashMap<_, _> = types.collect();
+        let types = changed(plan);
 
         let folder = Folder::beside(target);
         folder.open(&settings(&model, plan, &corpus, &options)?, interrupted)?;
+        if let Ok(names) = fs::read_to_string(folder.file(FINISHED)) {
+            return Ok(Some(folder.tensors(names.lines(), &types)));
+        }
+        if let Some(unfinished) = llq_gguf::unfinished(target) {
+            let unfinished = unfinished.display();
+            return Err(Refusal::new(format!("{unfinished} is not of this calibration"))
+                .hint(produce::ANEW_HINT)
+                .into());
+        }
         let steps = Steps::new(output);
         let done =
             calibrate(&llama, &|name| types.get(name).copied(), &corpus, &options, &folder, &steps)
@@ -102,16 +125,67 @@ impl CalibrationArgs {
                 others,
             ));
         }
-        let tensors = done.tensors.into_iter().filter_map(|name| {
-            let ready = ReadyTensor { tensor_type: *types.get(&*name)?, path: folder.file(&name) };
-            Some((name, ready))
-        });
-        Ok(Some(CalibratedTensors { tensors: tensors.collect(), folder }))
+        folder
+            .store(FINISHED, done.tensors.join("\n").as_bytes())
+            .with_context(|| format!("cannot write to {}", folder.path.display()))?;
+        let names = done.tensors.iter().map(String::as_str);
+        Ok(Some(folder.tensors(names, &types)))
+    }
+
+    /// What [`run`](Self::run) would take. `None` where nobody asked for it.
+    pub(super) fn estimate(&self, path: &Path, plan: &Plan) -> anyhow::Result<Option<Estimate>> {
+        if self.calibrate.is_none() {
+            return Ok(None);
+        }
+        let model = perplexity::open(path)?;
+        let llama = perplexity::load(&model)?;
+        let types = changed(plan);
+        let options = self.options(&llama);
+        let cost = CalibrationCost::of(&llama, &|name| types.get(name).copied(), &options);
+        Ok(Some(Estimate::at(&cost, product_rate())))
     }
 
     fn options(&self, llama: &Llama<'_>) -> Calibration {
         let context = llama.hyperparameters().context_length.min(DEFAULT_CONTEXT);
         Calibration { context, windows: self.calibrate_windows as usize }
+    }
+}
+
+/// The tensors whose type changes, and to what.
+fn changed(plan: &Plan) -> HashMap<&str, TensorType> {
+    let changed = plan.tensors().iter().filter(|tensor| tensor.from != tensor.to);
+    changed.map(|tensor| (tensor.name.as_str(), tensor.to)).collect()
+}
+
+/// What a calibration would take, at most: the text may be shorter.
+#[derive(Serialize)]
+pub(super) struct Estimate {
+    flop: f64,
+    memory_bytes: u64,
+    flop_per_second: f64,
+    seconds: f64,
+}
+
+impl Estimate {
+    /// At so many multiply-adds per second.
+    fn at(cost: &CalibrationCost, rate: f64) -> Estimate {
+        let flop = 2.0 * cost.total();
+        let flop_per_second = 2.0 * rate;
+        let seconds = flop / flop_per_second;
+        Estimate { flop, memory_bytes: cost.memory, flop_per_second, seconds }
+    }
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.2} TFLOP, about {} at the {:.0} GFLOP/s of this machine's products, {} of memory",
+            self.flop / 1e12,
+            Seconds(Duration::from_secs_f64(self.seconds)),
+            self.flop_per_second / 1e9,
+            Bytes(self.memory_bytes),
+        )
     }
 }
 
@@ -206,6 +280,19 @@ impl Folder {
         self.path.join(format!("{name}.bin"))
     }
 
+    /// Finished ones, by name.
+    fn tensors<'a>(
+        self,
+        names: impl Iterator<Item = &'a str>,
+        types: &HashMap<&str, TensorType>,
+    ) -> CalibratedTensors {
+        let ready = |name: &str| {
+            let ready = ReadyTensor { tensor_type: *types.get(name)?, path: self.file(name) };
+            Some((name.to_owned(), ready))
+        };
+        CalibratedTensors { tensors: names.filter_map(ready).collect(), folder: self }
+    }
+
     /// Makes the folder, or takes the one of a run with the same settings.
     fn open(&self, settings: &str, interrupted: Interrupted) -> anyhow::Result<()> {
         let shown = self.path.display();
@@ -216,9 +303,7 @@ impl Folder {
                 .with_context(|| format!("cannot write to {shown}"));
         }
         if interrupted == Interrupted::IsRemoved {
-            return Err(Refusal::new(format!("{shown} has what another calibration finished"))
-                .hint("--resume goes on with it; without that folder it begins anew")
-                .into());
+            return Err(self.unfinished().into());
         }
         let found = fs::read(self.file(SETTINGS)).unwrap_or_default();
         if found != settings.as_bytes() {
@@ -229,6 +314,14 @@ impl Folder {
             .into());
         }
         Ok(())
+    }
+}
+
+impl Folder {
+    fn unfinished(&self) -> Refusal {
+        let shown = self.path.display();
+        Refusal::new(format!("{shown} has what another calibration finished"))
+            .hint("--resume goes on with it; without that folder it begins anew")
     }
 }
 

@@ -11,7 +11,7 @@ use super::{bench::machine::available_memory, corpus::Evaluating};
 use crate::{escape::Escaped, figures::bits_per_weight, output::Output};
 
 /// Openings of four novels (Melville, Dickens, Carroll, Austen), some 700 tokens.
-const TEXT: &str = include_str!("check.txt");
+pub(super) const TEXT: &str = include_str!("check.txt");
 
 /// Products of a weight and a token that are worth a look: a second or two on two cores.
 const PRODUCTS: u64 = 30_000_000_000;
@@ -154,7 +154,7 @@ fn fits_in_memory(base: &Model, made: &Model) -> bool {
 }
 
 /// As many tokens as a model of this size allows.
-fn options(weights: u64, tokens: usize) -> Options {
+pub(super) fn options(weights: u64, tokens: usize) -> Options {
     let affordable = usize::try_from(PRODUCTS / weights.max(1)).unwrap_or(usize::MAX);
     let tokens = affordable.max(LEAST_TOKENS).min(tokens);
     let context = tokens.min(WINDOW);

@@ -135,8 +135,17 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let files = files.into_iter().flatten().collect();
     let write_recipe = args.recipe.write_recipe.as_deref();
     let (input, target) = (&args.checkpoint, &args.target);
-    let (calibration, interrupted) = (None, args.resume.interrupted());
-    let job = Job { input, target, open, request, files, write_recipe, calibration, interrupted };
+    let job = Job {
+        input,
+        target,
+        open,
+        request,
+        files,
+        write_recipe,
+        calibration: None,
+        mix: None,
+        interrupted: args.resume.interrupted(),
+    };
     produce::run(job, output).map_err(|error| with_hint(error, args))
 }
 

@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn open(args: &TextArgs, output: &Output) -> anyhow::Result<Text> {
     /// More than tokens have on average in any language.
     const BYTES_PER_TOKEN: usize = 8;
-    let mut text = Text::open(&args.corpus, &args.field, output)?;
+    let mut text = Text::open(&args.corpus, &args.windows.field, output)?;
     let tokens = tokens_needed(&args.options());
     text.read_to(tokens.map_or(usize::MAX, |tokens| tokens.saturating_mul(BYTES_PER_TOKEN)))?;
     Ok(text)

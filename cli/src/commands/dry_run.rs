@@ -6,7 +6,10 @@ use llq_convert::{Plan, Source};
 use llq_gguf::{Metadata, Value, free_bytes};
 use serde::Serialize;
 
-use super::{inspect::MetadataList, produce::Made, type_shares::type_table};
+use super::{
+    allocation::Measured, calibration::Estimate, inspect::MetadataList, produce::Made,
+    type_shares::type_table,
+};
 use crate::{
     escape::Escaped,
     figures::{Bytes, Count, Parameters},
@@ -22,9 +25,13 @@ pub(super) struct DryRun<'a> {
     free_bytes: Option<u64>,
     context_length: Option<u64>,
     vocabulary: Option<Vocabulary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<Estimate>,
     #[serde(serialize_with = "as_list")]
     metadata: Metadata,
     tensors: Vec<PlannedTensor<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mix: Option<&'a Measured>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +52,13 @@ struct PlannedTensor<'a> {
 }
 
 impl<'a> DryRun<'a> {
-    pub(super) fn of(source: &dyn Source, plan: &'a Plan, paths: &[PathBuf]) -> DryRun<'a> {
+    pub(super) fn of(
+        source: &dyn Source,
+        plan: &'a Plan,
+        paths: &[PathBuf],
+        mix: Option<&'a Measured>,
+        calibration: Option<Estimate>,
+    ) -> DryRun<'a> {
         let metadata = plan.metadata(source);
         let architecture = metadata.string("general.architecture").unwrap_or_default();
         let tensors = plan.tensors().iter().zip(plan.layout().tensors());
@@ -54,6 +67,7 @@ impl<'a> DryRun<'a> {
             free_bytes: paths.first().and_then(|path| free_bytes(folder_of(path)).ok()),
             context_length: metadata.count(&format!("{architecture}.context_length")).ok(),
             vocabulary: Vocabulary::of(&metadata),
+            calibration,
             tensors: tensors
                 .map(|(tensor, placed)| PlannedTensor {
                     name: &tensor.name,
@@ -64,6 +78,7 @@ impl<'a> DryRun<'a> {
                 })
                 .collect(),
             metadata: without_arrays(&metadata),
+            mix,
         }
     }
 
@@ -87,6 +102,7 @@ impl<'a> DryRun<'a> {
             lines.push(("context", format!("{} tokens", Count(length))));
         }
         lines.extend(self.vocabulary.as_ref().map(|v| ("vocabulary", v.to_string())));
+        lines.extend(self.calibration.as_ref().map(|c| ("calibration", c.to_string())));
         lines
     }
 }
@@ -94,7 +110,8 @@ impl<'a> DryRun<'a> {
 impl fmt::Display for DryRun<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types = type_table(&self.made.types);
-        write!(f, "{}\n{types}\n{}", pairs(&self.lines()), MetadataList(&self.metadata))
+        write!(f, "{}\n{types}\n{}", pairs(&self.lines()), MetadataList(&self.metadata))?;
+        self.mix.map_or(Ok(()), |mix| write!(f, "\n{mix}"))
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     perplexity,
 };
 use crate::{
-    args::{HELP, TextArgs, mode_name},
+    args::{HELP, TextArgs, WindowArgs, mode_name},
     escape::Escaped,
     figures::{Count, Seconds},
     output::{Form, Output},
@@ -55,8 +55,13 @@ pub(crate) struct Args {
     #[arg(required_unless_present_any = ["merge", "show"], requires = "corpus")]
     model: Option<PathBuf>,
 
+    /// The text to run over, UTF-8: a .txt, .jsonl or .json file, any of these as .gz or .zst, or a folder of
+    /// them. Documents are joined by a blank line
+    #[arg(long, value_name = "TEXT", requires = "model")]
+    corpus: Option<PathBuf>,
+
     #[command(flatten)]
-    text: Option<TextArgs>,
+    windows: WindowArgs,
 
     /// Also look at the output matrix
     #[arg(long, requires = "model")]
@@ -97,12 +102,14 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     }
     let (Some(target), started) = (&args.output, Instant::now()) else { return Ok(()) };
     let overwrite = if args.force { Overwrite::Replace } else { Overwrite::Forbid };
-    let corpus = args.text.as_ref().map(|text| &text.corpus);
-    for input in args.merge.iter().chain(&args.model).chain(corpus) {
+    for input in args.merge.iter().chain(&args.model).chain(&args.corpus) {
         Target::check(target, overwrite, input)?;
     }
-    let imatrix = match (&args.model, &args.text) {
-        (Some(model), Some(text)) => collect(model, text, matrices(args), output)?,
+    let imatrix = match (&args.model, &args.corpus) {
+        (Some(model), Some(corpus)) => {
+            let text = TextArgs { corpus: corpus.clone(), windows: args.windows.clone() };
+            collect(model, &text, matrices(args), output)?
+        }
         _ => merged(&args.merge, output)?,
     };
     let format = match args.format {

@@ -18,8 +18,10 @@ mod quantize;
 mod split;
 mod sweep;
 mod tokenize;
+mod transform;
 mod verify;
 
+mod allocation;
 mod calibration;
 mod check;
 mod corpus;
@@ -40,6 +42,7 @@ pub(crate) enum Command {
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
     Imatrix(imatrix::Args),
+    Transform(transform::Args),
     Sweep(sweep::Args),
     Compare(compare::Args),
     Inspect(inspect::Args),
@@ -65,6 +68,7 @@ impl Command {
             Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
             Command::Imatrix(args) => imatrix::run(args, output)?,
+            Command::Transform(args) => return transform::run(args, output),
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Compare(args) => return compare::run(args, output),
             Command::Inspect(args) => inspect::run(args, output)?,

@@ -18,6 +18,7 @@ use llq_quant::mix::Mix;
 use serde::Serialize;
 
 use super::{
+    allocation::Measured,
     calibration::CalibrationArgs,
     check::{self, Checked},
     dry_run::DryRun,
@@ -60,6 +61,8 @@ pub(super) struct Job<'a> {
     pub(super) write_recipe: Option<&'a Path>,
     /// Whether and how the model is calibrated before.
     pub(super) calibration: Option<&'a CalibrationArgs>,
+    /// What the types were chosen by, if by measuring.
+    pub(super) mix: Option<&'a Measured>,
     pub(super) interrupted: Interrupted,
 }
 
@@ -79,6 +82,7 @@ impl<'a> Job<'a> {
             files: Vec::new(),
             write_recipe: None,
             calibration: None,
+            mix: None,
             interrupted: Interrupted::IsRemoved,
         }
     }
@@ -107,9 +111,18 @@ pub(super) fn withdrawn(request: &Request) -> Withdrawn {
     }
 }
 
-/// Opens the input, plans, writes, and checks what was quantized; says what came of it. The exit code
-/// tells whether the file is sound.
+/// Makes the file, and prints what came of it. The exit code tells whether the file is sound.
 pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
+    let Some(made) = make(job, output)? else { return Ok(ExitCode::SUCCESS) };
+    if output.form() == Form::Json {
+        output.json(&made)?;
+    }
+    Ok(made.exit_code())
+}
+
+/// Opens the input, plans, writes, and checks what was quantized; says what came of it. A dry run
+/// prints the plan.
+pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>> {
     let started = Instant::now();
     // The name of a split output is only taken if one file turns out to be enough.
     let first = match job.request.split {
@@ -136,10 +149,15 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
     let recipe = RecipeFile::of(&job, &plan, &paths)?;
     if job.target.run() == Run::Dry {
         recipe.map_or(Ok(()), RecipeFile::write)?;
-        output.result(&DryRun::of(&*source, &plan, &paths))?;
-        return Ok(ExitCode::SUCCESS);
+        let calibration = match job.calibration {
+            Some(calibration) => calibration.estimate(job.input, &plan)?,
+            None => None,
+        };
+        let dry_run = DryRun::of(&*source, &plan, &paths, job.mix, calibration);
+        return output.result(&dry_run).map(|()| None);
     }
 
+    check_unfinished(target.path(), job.interrupted, job.target.overwrite())?;
     let calibrated = match job.calibration {
         Some(calibration) => {
             calibration.run(job.input, &plan, target.path(), job.interrupted, output)?
@@ -176,11 +194,7 @@ pub(super) fn run(job: Job<'_>, output: &Output) -> anyhow::Result<ExitCode> {
         made.check =
             check(paths.first().map_or(target.0, PathBuf::as_path), &job, &*source, output);
     }
-    if output.form() == Form::Json {
-        output.json(&made)?;
-    }
-    let broken = made.check.as_ref().is_some_and(Checked::is_broken);
-    Ok(if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS })
+    Ok(Some(made))
 }
 
 fn quantizes(plan: &Plan) -> bool {
@@ -261,14 +275,14 @@ pub(super) fn write(
 ) -> anyhow::Result<Report> {
     let writing = Writing::start();
     let shown = output.progress(label, plan.source_bytes(), Unit::Bytes);
-    let progress = Encoding { shown, writing: &writing, interrupted, output };
+    let progress = Encoding { shown, writing: &writing, target, output };
     let write = match interrupted {
         Interrupted::GoesOn => llq_convert::write_resumably,
         Interrupted::IsRemoved => llq_convert::write,
     };
     let report = write(source, plan, target, overwrite, &progress).map_err(|error| {
         let refusal = Refusal::new(format!("cannot write {}", target.display()));
-        let refusal = match write_hint(&error, plan.request().on_overflow) {
+        let refusal = match write_hint(&error, plan.request().on_overflow, target) {
             Some(hint) => refusal.hint(hint),
             None => refusal,
         };
@@ -281,30 +295,57 @@ pub(super) fn write(
 }
 
 /// What can be done about a write that failed.
-fn write_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str> {
-    let tensors = match error {
-        Error::Overflow { tensors } => tensors,
-        Error::Gguf(llq_gguf::Error::OtherRun { .. }) => {
-            return Some("without --resume that is removed, and writing begins anew");
-        }
-        _ => return None,
-    };
+fn write_hint(error: &Error, on_overflow: OnOverflow, target: &Path) -> Option<String> {
+    match error {
+        Error::Overflow { tensors } => Some(overflow_hint(tensors, on_overflow).to_owned()),
+        Error::Gguf(llq_gguf::Error::InUse { .. }) => None,
+        Error::Gguf(llq_gguf::Error::OtherRun { .. }) => Some(ANEW_HINT.to_owned()),
+        _ => goes_on(target),
+    }
+}
+
+/// What to do about weights that are too large.
+fn overflow_hint(tensors: &[Overflow], on_overflow: OnOverflow) -> &'static str {
     let keepable = on_overflow == OnOverflow::Error
         && tensors.iter().all(|overflow| overflow.to == TensorType::F16);
-    Some(match keepable {
+    match keepable {
         true => {
             "convert and quantize take --on-overflow keep-bf16, which makes BF16 of such tensors, \
              and --on-overflow clamp, which cuts the weights"
         }
         false => "convert and quantize take --on-overflow clamp, which cuts the weights",
-    })
+    }
+}
+
+/// What to do with what another run has left.
+pub(super) const ANEW_HINT: &str = "--force without --resume removes it and begins anew";
+
+/// Says what a run that did not come to its end has left.
+fn goes_on(target: &Path) -> Option<String> {
+    let folder = llq_gguf::unfinished(target)?;
+    Some(format!("--resume goes on with what is in {}", folder.display()))
+}
+
+/// Refuses to remove what an interrupted run has left, unless that is asked for.
+fn check_unfinished(
+    target: &Path,
+    interrupted: Interrupted,
+    overwrite: Overwrite,
+) -> Result<(), Refusal> {
+    match (llq_gguf::unfinished(target), interrupted, overwrite) {
+        (Some(folder), Interrupted::IsRemoved, Overwrite::Forbid) => {
+            Err(Refusal::new(format!("{} has what an interrupted run wrote", folder.display()))
+                .hint(format!("--resume goes on with it, {ANEW_HINT}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Shows a write, and stops it where Ctrl-C was pressed.
 struct Encoding<'a> {
     shown: Progress<'a>,
     writing: &'a Writing,
-    interrupted: Interrupted,
+    target: &'a Path,
     output: &'a Output,
 }
 
@@ -314,7 +355,7 @@ impl llq_convert::Progress for Encoding<'_> {
     fn resume(&self, earlier: &Earlier) {
         if let Some(damage) = &earlier.damage {
             self.output.note(&format_args!(
-                "of what an interrupted run has left, {damage}: that is written anew"
+                "what an interrupted run has left is of no use, as {damage}: writing begins anew"
             ));
         }
         if earlier.bytes > 0 {
@@ -336,8 +377,10 @@ impl llq_convert::Progress for Encoding<'_> {
 
 impl Drop for Encoding<'_> {
     fn drop(&mut self) {
-        if thread::panicking() && self.interrupted == Interrupted::GoesOn {
-            self.output.note(&"interrupted; the next run with --resume goes on from here");
+        if thread::panicking()
+            && let Some(hint) = goes_on(self.target)
+        {
+            self.output.note(&format_args!("interrupted; {hint}"));
         }
     }
 }
@@ -453,6 +496,12 @@ impl Made {
             seconds: None,
             check: None,
         }
+    }
+
+    /// Whether the file is sound, as far as it was checked.
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let broken = self.check.as_ref().is_some_and(Checked::is_broken);
+        if broken { ExitCode::from(FOUND_BAD) } else { ExitCode::SUCCESS }
     }
 
     /// The file, or how many there are.

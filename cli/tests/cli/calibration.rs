@@ -41,6 +41,18 @@ fn what_another_run_finished_is_not_taken_by_accident() {
     assert_eq!(place.files(), [FOLDER]);
 }
 
+#[test]
+fn a_dry_run_says_what_it_takes() {
+    let place = Place::new();
+    let planned = quantize(&place, &["--dry-run", "--json"]).ok().json();
+    let estimate = &planned["calibration"];
+    for key in ["flop", "memory_bytes", "flop_per_second", "seconds"] {
+        assert!(estimate[key].as_f64().unwrap() > 0.0, "{key} of {estimate}");
+    }
+    assert!(quantize(&place, &["--dry-run"]).ok().stdout.contains("GFLOP/s"));
+    assert!(place.files().is_empty());
+}
+
 /// The run is killed, and one of the tensors that it finished gets cut.
 #[test]
 fn an_ended_run_goes_on() {

@@ -5,11 +5,12 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "convert",
     "quantize",
     "perplexity",
     "imatrix",
+    "transform",
     "sweep",
     "compare",
     "inspect",

@@ -4,6 +4,7 @@
 // Helpers of tests, which the exemption of clippy.toml does not see.
 #![allow(clippy::unwrap_used)]
 
+mod allocation;
 mod bad_input;
 mod bench;
 mod calibration;
@@ -26,5 +27,6 @@ mod resume;
 mod shells;
 mod tables;
 mod tokenize;
+mod transform;
 mod usage;
 mod verify;

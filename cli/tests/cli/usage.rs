@@ -19,17 +19,30 @@ fn without_a_command_it_shows_what_there_is() {
       llq sweep Llama-2-7b-hf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m
 
     Commands:
-      convert     Convert a checkpoint to GGUF, quantized in the same pass where a type is given
-      quantize    Quantize a GGUF model
-      perplexity  Measure how well a model predicts a text
-      imatrix     Collect how much each input channel of a model's matrices carries on a text
-      sweep       Quantize a model to each type, measure each, and print one table
-      compare     Compare the weights of two models, tensor by tensor
-      inspect     Show what a GGUF file holds
-      formats     List the types and the formats llq knows
-      cpu         Show the instruction sets found and the code that was chosen
-      bench       Measure the kernels on this machine, beside what the machine can do at most
-      help        Print this message or the help of the given subcommand(s)
+      convert      Convert a checkpoint to GGUF, quantized in the same pass where a type is given
+      quantize     Quantize a GGUF model
+      perplexity   Measure how well a model predicts a text
+      imatrix      Collect how much each input channel of a model's matrices carries on a text
+      transform    Move or scale the channels of a model without changing what it computes
+      sweep        Quantize a model to each type, measure each, and print one table
+      compare      Compare the weights of two models, tensor by tensor
+      inspect      Show what a GGUF file holds
+      verify       Check a model: its structure, every block of every tensor, and what loaders ask of
+                   its metadata
+      diff         Show what differs between two models: metadata, and tensors by name, type, shape and
+                   bytes
+      hash         Print the SHA-256 sum of every tensor, and one of all together
+      edit         Change the metadata of a GGUF file: set, delete and rename keys
+      split        Split a GGUF file into parts that loaders open as one model
+      merge        Merge the parts of a split GGUF model into one file
+      tokenize     Show the tokens of a text, or the text of tokens
+      formats      List the types and the formats llq knows
+      cpu          Show the instruction sets found and the code that was chosen
+      bench        Measure the kernels on this machine, beside what the machine can do at most
+      completions  Print a script with which a shell completes llq's commands and options
+      man          Print the manual page of llq or of one of its commands, or write all of them to a
+                   folder
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help

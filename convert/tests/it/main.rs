@@ -33,4 +33,5 @@ mod tiktoken;
 mod together;
 mod tokenizers;
 mod torch;
+mod transform;
 mod twin_heads;

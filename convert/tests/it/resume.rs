@@ -164,6 +164,19 @@ fn a_run_that_goes_on_knows_what_the_one_before_met() {
     }
 }
 
+/// Weights that are too large are met by every run of these settings.
+#[test]
+fn a_run_that_cannot_come_to_its_end_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    overflowing(&folder);
+    let out = tempfile::tempdir().unwrap();
+    let (target, options) = (out.path().join("out.gguf"), OpenOptions::default());
+    let request = request(Mix::F16);
+    let ended = run(1, folder.path(), &options, &target, &request, &Interrupt::never());
+    assert!(matches!(ended.unwrap().unwrap_err(), Error::Overflow { .. }));
+    assert!(listing(out.path()).is_empty());
+}
+
 /// A run with these is refused where one with the others was interrupted.
 #[track_caller]
 fn assert_refused(

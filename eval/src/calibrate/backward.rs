@@ -5,27 +5,22 @@
 //! belongs to the outputs of each matrix is kept, `A = Σ g gᵀ` (Martens and Grosse, "K-FAC", 2015;
 //! for rounding Tseng et al., "YAQA", 2025).
 
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
 use llq_quant::{Activations, Matrix, Mode, Scratch, kernels, matmul};
 use rayon::prelude::*;
 
 use super::{
     CalibrationProgress, Finished, Pass, Use,
-    dense::{Dense, add, product, transposed},
-    forward::{Heads, Shared, Weights, embed},
+    dense::{Dense, add, product, product_back, transposed},
+    forward::{Heads, Part, Shared, Weights, embed},
     moments::Moments,
+    solve::Lookup,
 };
 use crate::{Error, error::Result, llama::Block};
-
-/// Transposed matrices of a block, for the way back.
-struct Back {
-    query: Dense,
-    key: Dense,
-    value: Dense,
-    output: Dense,
-    gate: Dense,
-    up: Dense,
-    down: Dense,
-}
 
 /// What errors cost in the outputs of a block's matrices.
 pub(super) struct Sensitivity {
@@ -38,202 +33,265 @@ pub(super) struct Sensitivity {
     pub(super) down: Moments,
 }
 
-/// Of all blocks, and of the embedding.
-pub(super) struct Sensitivities {
-    pub(super) blocks: Vec<Sensitivity>,
-    pub(super) embedding: Moments,
+/// Of all blocks, which are kept apart, and of the embedding.
+pub(super) struct Sensitivities<'a> {
+    finished: &'a dyn Finished,
+    /// Rows whose errors are felt together.
+    rows: usize,
+    pub(super) embedding: Lookup,
 }
 
-/// What the sums may take in memory; where they would take more, rows are rounded each by itself.
-pub(super) const MOST_BYTES: usize = 2 << 30;
+/// What the sums may take in memory. Where whole squares take more there are smaller ones.
+const MOST_BYTES: usize = 2 << 30;
 
-/// Passes that are summed over at the most: 32,768 tokens of windows of 512.
-const MOST_PASSES: usize = 16;
+/// Rows of these.
+const SQUARE_ROWS: usize = 256;
 
-/// Name under which the sums are kept.
-const NAME: &str = "sensitivity";
+/// Fewer are not worth it.
+const LEAST_ROWS: usize = 8;
 
-impl Sensitivities {
-    /// Sums over the windows that are fitted, or the sums that were kept. `None` where they would
-    /// take too much memory or are not finite.
+/// Passes that are summed over at the most: 32,768 tokens of windows of 512 to fit, and 4,096 to judge.
+pub(super) const FITTED_PASSES: usize = 16;
+pub(super) const JUDGING_PASSES: usize = 2;
+
+/// What the streams of a pass before each block may take in memory; otherwise fewer windows pass
+/// together.
+pub(super) const STREAM_BYTES: usize = 1 << 30;
+
+/// Names under which the sums are kept, in that of a block its index.
+const EMBEDDING: &str = "sensitivity";
+fn block_name(index: usize) -> String {
+    format!("sensitivity.{index}")
+}
+
+impl<'a> Sensitivities<'a> {
+    /// Sums over some windows, or the sums that were kept. `None` where they would take too much
+    /// memory or are not finite.
     pub(super) fn of(
         shared: &Shared<'_>,
         passes: &[Pass],
-        finished: &dyn Finished,
+        finished: &'a dyn Finished,
         progress: &dyn CalibrationProgress,
-    ) -> Result<Option<Sensitivities>> {
+    ) -> Result<Option<Sensitivities<'a>>> {
+        let width = shared.llama.hyperparameters.embedding_length;
+        let mut embedding = Lookup { fitting: Moments::zero(width), judging: Moments::zero(width) };
         // Asked before anything of that size is made.
-        let len = Sensitivities::len(shared);
-        if len.saturating_mul(size_of::<f64>()) > MOST_BYTES {
+        let Some(rows) = square_rows(shared) else {
             passes.iter().for_each(|_| progress.step());
             return Ok(None);
-        }
-        let mut sums = Sensitivities::zero(shared);
-        if let Some(bytes) = finished.load(NAME, len * size_of::<f64>()) {
-            let sums_of = sums.all().into_iter().flat_map(|moments| &mut moments.sums);
-            for (sum, bytes) in sums_of.zip(bytes.as_chunks().0) {
-                *sum = f64::from_le_bytes(*bytes);
-            }
+        };
+        if let Some(bytes) = finished.load(EMBEDDING, 2 * size_of::<f32>() * width * width) {
+            let Lookup { fitting, judging } = &mut embedding;
+            read([fitting, judging], &bytes);
             passes.iter().for_each(|_| progress.step());
-            return Ok(Some(sums));
+            return Ok(Some(Sensitivities { finished, rows, embedding }));
         }
-        let head = Dense::of(shared.llama.head()).transposed();
+        let blocks = shared.llama.blocks.iter();
+        let mut blocks: Vec<Sensitivity> =
+            blocks.map(|block| Sensitivity::zero(&Weights::of(block), rows)).collect();
+        let window_bytes = shared.context * width * size_of::<f32>() * blocks.len();
+        let together = (STREAM_BYTES / window_bytes.max(1)).max(1) * shared.context;
+        let mut left = [FITTED_PASSES, JUDGING_PASSES];
         for (index, pass) in passes.iter().enumerate() {
-            if pass.use_for == Use::Fitting && index < MOST_PASSES {
-                sums.add(shared, &head, index, &pass.tokens);
+            let (left, sums) = match pass.use_for {
+                Use::Fitting => (&mut left[0], &mut embedding.fitting),
+                Use::Judging => (&mut left[1], &mut embedding.judging),
+            };
+            if *left > 0 {
+                *left -= 1;
+                for (part, tokens) in pass.tokens.chunks(together).enumerate() {
+                    let seed = ((index as u64) << 32) + (part * together) as u64;
+                    let blocks = (pass.use_for == Use::Fitting).then_some(&mut *blocks);
+                    add_pass(shared, tokens, seed, blocks, sums);
+                }
             }
             progress.step();
         }
-        let all = sums.all();
-        if all.iter().any(|moments| moments.sums.iter().any(|sum| !sum.is_finite())) {
+        if passes.iter().all(|pass| pass.use_for == Use::Fitting) {
+            embedding.judging = embedding.fitting.clone();
+        }
+        let all = blocks.iter().flat_map(Sensitivity::all);
+        if !all.chain([&embedding.fitting, &embedding.judging]).all(Moments::are_finite) {
             return Ok(None);
         }
-        let values = all.iter().flat_map(|moments| &moments.sums);
-        let bytes: Vec<u8> = values.flat_map(|sum| sum.to_le_bytes()).collect();
-        finished
-            .store(NAME, &bytes)
-            .map_err(|source| Error::Finished { name: NAME.to_owned(), source })?;
-        Ok(Some(sums))
-    }
-
-    /// How many sums there are.
-    fn len(shared: &Shared<'_>) -> usize {
-        let square = |size: usize| size.saturating_mul(size);
-        let blocks = shared.llama.blocks.iter().flat_map(|block| {
-            let Weights { query, key, value, output, gate, up, down } = Weights::of(block);
-            [query, key, value, output, gate, up, down].map(|part| square(part.matrix.rows()))
-        });
-        let embedding = square(shared.llama.hyperparameters.embedding_length);
-        blocks.fold(embedding, usize::saturating_add)
-    }
-
-    fn zero(shared: &Shared<'_>) -> Sensitivities {
-        let llama = shared.llama;
-        let blocks = llama.blocks.iter().map(|block| Sensitivity::zero(&Weights::of(block)));
-        let embedding = Moments::zero(llama.hyperparameters.embedding_length);
-        Sensitivities { blocks: blocks.collect(), embedding }
-    }
-
-    fn all(&mut self) -> Vec<&mut Moments> {
-        let blocks = self.blocks.iter_mut().flat_map(|block| {
-            let Sensitivity { query, key, value, output, gate, up, down } = block;
-            [query, key, value, output, gate, up, down]
-        });
-        blocks.chain([&mut self.embedding]).collect()
-    }
-
-    /// Adds the gradients of some windows, given the transposed head.
-    fn add(&mut self, shared: &Shared<'_>, head: &Dense, pass: usize, tokens: &[u32]) {
-        let llama = shared.llama;
-        let mut stream = embed(&llama.embedding, tokens);
-        let mut streams = Vec::with_capacity(llama.blocks.len());
-        for block in &llama.blocks {
-            let after = shared.run(block, &Weights::of(block), stream.clone());
-            streams.push(stream);
-            stream = after;
+        for (index, block) in blocks.iter().enumerate() {
+            store(finished, &block_name(index), block.all())?;
         }
-        let hidden = shared.norm(&llama.output_norm, &stream);
-        let gradient = head_gradient(llama.head(), head, &hidden, pass);
-        let mut gradient = norm_gradient(shared, &llama.output_norm, &stream, &gradient);
-        for ((block, sums), stream) in llama.blocks.iter().zip(&mut self.blocks).zip(&streams).rev()
-        {
-            let weights = Weights::of(block);
-            let back = Back::of(&weights);
-            gradient = sums.add(shared, block, &weights, &back, stream, gradient);
-        }
-        self.embedding.add(&gradient, &gradient);
+        // Last, as it says that all are there.
+        store(finished, EMBEDDING, [&embedding.fitting, &embedding.judging])?;
+        Ok(Some(Sensitivities { finished, rows, embedding }))
+    }
+
+    /// That of a block.
+    pub(super) fn block(&self, index: usize, weights: &Weights<'_>) -> Result<Sensitivity> {
+        let mut sums = Sensitivity::zero(weights, self.rows);
+        let len: usize =
+            weights.all().iter().map(|part| Moments::len(part.matrix.rows(), self.rows)).sum();
+        let name = block_name(index);
+        let Some(bytes) = self.finished.load(&name, len * size_of::<f32>()) else {
+            return Err(Error::Finished { name, source: io::ErrorKind::NotFound.into() });
+        };
+        read(sums.all_mut(), &bytes);
+        Ok(sums)
     }
 }
 
-impl Back {
-    fn of(weights: &Weights<'_>) -> Back {
-        let of = |matrix: &Matrix<'_>| Dense::of(matrix).transposed();
-        Back {
-            query: of(&weights.query.matrix),
-            key: of(&weights.key.matrix),
-            value: of(&weights.value.matrix),
-            output: of(&weights.output.matrix),
-            gate: of(&weights.gate.matrix),
-            up: of(&weights.up.matrix),
-            down: of(&weights.down.matrix),
-        }
+fn read<'a>(moments: impl IntoIterator<Item = &'a mut Moments>, bytes: &[u8]) {
+    let values = moments.into_iter().flat_map(Moments::values_mut);
+    for (value, bytes) in values.zip(bytes.as_chunks().0) {
+        *value = f32::from_le_bytes(*bytes);
+    }
+}
+
+fn store<'a>(
+    finished: &dyn Finished,
+    name: &str,
+    moments: impl IntoIterator<Item = &'a Moments>,
+) -> Result<()> {
+    let values = moments.into_iter().flat_map(Moments::values);
+    let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
+    finished.store(name, &bytes).map_err(|source| Error::Finished { name: name.to_owned(), source })
+}
+
+/// Rows whose errors are felt together: all of a matrix, or as many as memory has room for. `None`
+/// where that is too few.
+pub(super) fn square_rows(shared: &Shared<'_>) -> Option<usize> {
+    let matrices = shared.llama.blocks.iter().flat_map(|block| Weights::of(block).all());
+    let matrices: Vec<usize> = matrices.map(|part| part.matrix.rows()).collect();
+    let fits = |rows: &usize| {
+        let sums = matrices.iter().map(|&matrix| Moments::len(matrix, matrix.min(*rows)));
+        sums.fold(0, usize::saturating_add) <= MOST_BYTES / size_of::<f32>()
+    };
+    let halved = std::iter::successors(Some(SQUARE_ROWS), |rows| Some(rows / 2));
+    let halved = halved.take_while(|&rows| rows >= LEAST_ROWS);
+    [matrices.iter().copied().max()?].into_iter().chain(halved).find(fits)
+}
+
+/// Adds the gradients of some windows, to the blocks only if there are any given.
+fn add_pass(
+    shared: &Shared<'_>,
+    tokens: &[u32],
+    seed: u64,
+    blocks: Option<&mut [Sensitivity]>,
+    embedding: &mut Moments,
+) {
+    let llama = shared.llama;
+    let mut stream = embed(&llama.embedding, tokens);
+    let mut streams = Vec::with_capacity(llama.blocks.len());
+    for block in &llama.blocks {
+        let after = shared.run(block, &Weights::of(block), stream.clone());
+        streams.push(stream);
+        stream = after;
+    }
+    let hidden = shared.norm(&llama.output_norm, &stream);
+    // An embedding that is the head as well has other errors to fear.
+    if llama.output.is_none() {
+        embedding.add(&hidden);
+    }
+    if llama.output.is_none() && blocks.is_none() {
+        return;
+    }
+    let gradient = head_gradient(llama.head(), &hidden, seed);
+    let mut gradient = norm_gradient(shared, &llama.output_norm, &stream, &gradient);
+    let mut blocks = blocks;
+    for (index, stream) in streams.iter().enumerate().rev() {
+        let sums = blocks.as_deref_mut().map(|blocks| &mut blocks[index]);
+        let block = &llama.blocks[index];
+        gradient = add_block(shared, block, &Weights::of(block), sums, stream, gradient);
+    }
+    if llama.output.is_some() {
+        embedding.add(&gradient);
     }
 }
 
 impl Sensitivity {
-    fn zero(weights: &Weights<'_>) -> Sensitivity {
-        let of = |matrix: &Matrix<'_>| Moments::zero(matrix.rows());
+    fn zero(weights: &Weights<'_>, rows: usize) -> Sensitivity {
+        let of = |part: &Part<'_>| {
+            let all = part.matrix.rows();
+            Moments::of_squares(all, all.min(rows))
+        };
         Sensitivity {
-            query: of(&weights.query.matrix),
-            key: of(&weights.key.matrix),
-            value: of(&weights.value.matrix),
-            output: of(&weights.output.matrix),
-            gate: of(&weights.gate.matrix),
-            up: of(&weights.up.matrix),
-            down: of(&weights.down.matrix),
+            query: of(&weights.query),
+            key: of(&weights.key),
+            value: of(&weights.value),
+            output: of(&weights.output),
+            gate: of(&weights.gate),
+            up: of(&weights.up),
+            down: of(&weights.down),
         }
     }
 
-    /// Adds what the gradient of the stream after the block says; returns that of the stream before.
-    fn add(
-        &mut self,
-        shared: &Shared<'_>,
-        block: &Block<'_>,
-        weights: &Weights<'_>,
-        back: &Back,
-        stream: &[f32],
-        mut gradient: Vec<f32>,
-    ) -> Vec<f32> {
-        let x = shared.norm(&block.attention_norm, stream);
-        let heads = shared.heads(weights, &x);
-        let mixed = shared.mix(&heads);
-        let mut middle = weights.output.apply(&mixed);
-        add(&mut middle, stream);
-        let inner = shared.norm(&block.feed_forward_norm, &middle);
-        let (gate, up) = Shared::gate_and_up(weights, &inner);
+    fn all(&self) -> [&Moments; 7] {
+        let Sensitivity { query, key, value, output, gate, up, down } = self;
+        [query, key, value, output, gate, up, down]
+    }
 
-        self.down.add(&gradient, &gradient);
-        let mut to_gate = product(&back.down.matrix(), &gradient);
-        let mut to_up = to_gate.clone();
-        gated_gradient(&gate, &up, &mut to_gate, &mut to_up);
-        self.gate.add(&to_gate, &to_gate);
-        self.up.add(&to_up, &to_up);
-        let mut to_inner = product(&back.gate.matrix(), &to_gate);
-        add(&mut to_inner, &product(&back.up.matrix(), &to_up));
-        let to_middle = norm_gradient(shared, &block.feed_forward_norm, &middle, &to_inner);
-        add(&mut gradient, &to_middle);
-
-        self.output.add(&gradient, &gradient);
-        let to_mixed = product(&back.output.matrix(), &gradient);
-        let to_heads = attention_gradient(shared, &heads, &to_mixed);
-        self.query.add(&to_heads.queries, &to_heads.queries);
-        self.key.add(&to_heads.keys, &to_heads.keys);
-        self.value.add(&to_heads.values, &to_heads.values);
-        let mut to_x = product(&back.query.matrix(), &to_heads.queries);
-        add(&mut to_x, &product(&back.key.matrix(), &to_heads.keys));
-        add(&mut to_x, &product(&back.value.matrix(), &to_heads.values));
-        let to_stream = norm_gradient(shared, &block.attention_norm, stream, &to_x);
-        add(&mut gradient, &to_stream);
-        gradient
+    fn all_mut(&mut self) -> [&mut Moments; 7] {
+        let Sensitivity { query, key, value, output, gate, up, down } = self;
+        [query, key, value, output, gate, up, down]
     }
 }
 
+/// Adds what the gradient of the stream after a block says; returns that of the stream before.
+fn add_block(
+    shared: &Shared<'_>,
+    block: &Block<'_>,
+    weights: &Weights<'_>,
+    sums: Option<&mut Sensitivity>,
+    stream: &[f32],
+    mut gradient: Vec<f32>,
+) -> Vec<f32> {
+    let x = shared.norm(&block.attention_norm, stream);
+    let heads = shared.heads(weights, &x);
+    let mixed = shared.mix(&heads);
+    let mut middle = weights.output.apply(&mixed);
+    add(&mut middle, stream);
+    let inner = shared.norm(&block.feed_forward_norm, &middle);
+    let (gate, up) = Shared::gate_and_up(weights, &inner);
+
+    let to_middle_and_on = gradient.clone();
+    let mut to_gate = product_back(&weights.down.matrix, &gradient);
+    let mut to_up = to_gate.clone();
+    gated_gradient(&gate, &up, &mut to_gate, &mut to_up);
+    let mut to_inner = product_back(&weights.gate.matrix, &to_gate);
+    add(&mut to_inner, &product_back(&weights.up.matrix, &to_up));
+    add(&mut gradient, &norm_gradient(shared, &block.feed_forward_norm, &middle, &to_inner));
+
+    let to_mixed = product_back(&weights.output.matrix, &gradient);
+    let to_heads = attention_gradient(shared, &heads, &to_mixed);
+    if let Some(sums) = sums {
+        sums.down.add(&to_middle_and_on);
+        sums.gate.add(&to_gate);
+        sums.up.add(&to_up);
+        sums.output.add(&gradient);
+        sums.query.add(&to_heads.queries);
+        sums.key.add(&to_heads.keys);
+        sums.value.add(&to_heads.values);
+    }
+    let mut to_x = product_back(&weights.query.matrix, &to_heads.queries);
+    add(&mut to_x, &product_back(&weights.key.matrix, &to_heads.keys));
+    add(&mut to_x, &product_back(&weights.value.matrix, &to_heads.values));
+    add(&mut gradient, &norm_gradient(shared, &block.attention_norm, stream, &to_x));
+    gradient
+}
+
 /// The gradient of the hidden states: of the log-likelihood of a token drawn for each.
-fn head_gradient(head: &Matrix<'_>, back: &Dense, hidden: &[f32], pass: usize) -> Vec<f32> {
-    /// Tokens whose logits exist at once.
-    const TURN: usize = 192;
-    let turns = hidden.chunks(TURN * head.cols());
+fn head_gradient(head: &Matrix<'_>, hidden: &[f32], seed: u64) -> Vec<f32> {
+    /// Logits that exist at once.
+    const LOGITS: usize = 1 << 27;
+    let turn = (LOGITS / head.rows()).max(1);
+    let turns = hidden.chunks(turn * head.cols());
     turns
         .enumerate()
-        .flat_map(|(turn, hidden)| {
+        .flat_map(|(index, hidden)| {
+            let first = seed + (index * turn) as u64;
             let mut logits = product(head, hidden);
             logits.par_chunks_mut(head.rows()).enumerate().for_each(|(token, row)| {
                 kernels::selected().softmax_in_place(row);
-                let drawn =
-                    draw(row, uniform(((pass as u64) << 32) + (turn * TURN + token) as u64));
+                let drawn = draw(row, uniform(first + token as u64));
                 row[drawn] -= 1.0;
             });
-            product(&back.matrix(), &logits)
+            product_back(head, &logits)
         })
         .collect()
 }

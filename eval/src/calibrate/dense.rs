@@ -70,7 +70,26 @@ pub(super) fn product(w: &Matrix<'_>, x: &[f32]) -> Vec<f32> {
     out
 }
 
+/// `out[t][c] = Σ_r w[r][c] x[t][r]`: from gradients of outputs to those of inputs. A slice of the
+/// matrix is in f32 at a time.
+pub(super) fn product_back(w: &Matrix<'_>, x: &[f32]) -> Vec<f32> {
+    const WEIGHTS: usize = 1 << 25;
+    let (all, cols) = (w.rows(), w.cols());
+    let rows = (WEIGHTS / cols).clamp(1, all);
+    let mut out = vec![0.0; x.len() / all * cols];
+    for first in (0..all).step_by(rows) {
+        let rows = first..all.min(first + rows);
+        let slice = Dense::of(&w.row_range(rows.clone())).transposed();
+        let x: Vec<f32> = x.chunks_exact(all).flat_map(|x| &x[rows.clone()]).copied().collect();
+        add(&mut out, &product(&slice.matrix(), &x));
+    }
+    out
+}
+
 /// `sum += values`.
 pub(super) fn add(sum: &mut [f32], values: &[f32]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    const PIECE: usize = 1 << 14;
+    sum.par_chunks_mut(PIECE).zip(values.par_chunks(PIECE)).for_each(|(sum, values)| {
+        sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+    });
 }

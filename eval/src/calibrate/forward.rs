@@ -62,6 +62,11 @@ impl<'a> Weights<'a> {
             down: Part::of(&block.down),
         }
     }
+
+    pub(super) fn all(&self) -> [Part<'a>; 7] {
+        let Weights { query, key, value, output, gate, up, down } = *self;
+        [query, key, value, output, gate, up, down]
+    }
 }
 
 /// Heads of attention: queries and keys turned, queries scaled.

@@ -8,18 +8,21 @@
 //!
 //! - [`backward`] is that pass;
 //! - [`stages`] runs the streams through the blocks;
-//! - [`solve`] makes of moments the target that [`round_matrix`](llq_quant::round_matrix) rounds.
+//! - [`solve`] makes of moments the target that [`round_matrix`](llq_quant::round_matrix) rounds;
+//! - [`cost`] says beforehand what all that takes.
 //!
-//! Memory: a pass backward keeps the stream before every block for four windows, and the head in f32
-//! twice; then two streams of `tokens × embedding_length` f32, the moments of one matrix (three squares
-//! of its columns, twice, in f64), and [`backward::MOST_BYTES`] at most for what errors cost.
+//! Memory does not grow with the number of blocks, but for the stream before each of them while one
+//! window passes backward: see [`cost`].
 
 mod backward;
+mod cost;
 mod dense;
 mod forward;
 mod moments;
 mod solve;
 mod stages;
+
+pub use self::cost::{CalibrationCost, product_rate};
 
 use std::io;
 
@@ -27,7 +30,7 @@ use llq_gguf::TensorType;
 
 use self::{
     backward::Sensitivities,
-    forward::Shared,
+    forward::{Shared, Weights},
     solve::Outcome,
     stages::{Rounded, Streams},
 };
@@ -136,8 +139,12 @@ pub fn calibrate(
         Calibrated { tokens, outputs_weighed: sensitivities.is_some(), ..Calibrated::default() };
     done.add(rounded);
     for (index, block) in llama.blocks.iter().enumerate() {
-        let sensitivity = sensitivities.as_ref().map(|all| &all.blocks[index]);
-        streams.block(index, block, sensitivity)?.into_iter().for_each(|rounded| done.add(rounded));
+        let sensitivity = sensitivities.as_ref().map(|all| all.block(index, &Weights::of(block)));
+        let sensitivity = sensitivity.transpose()?;
+        streams
+            .block(index, block, sensitivity.as_ref())?
+            .into_iter()
+            .for_each(|rounded| done.add(rounded));
     }
     streams.head()?.into_iter().for_each(|rounded| done.add(rounded));
     Ok(done)

@@ -1,13 +1,15 @@
 //! From the moments of a matrix's inputs to its rounded rows.
 
+use std::ops::Range;
+
 use llq_gguf::TensorType;
-use llq_quant::{Curvature, Encoding, FormatInfo, Rounding, format, round_matrix};
+use llq_quant::{Curvature, Encoding, FormatInfo, Matrix, Rounding, format, round_matrix};
 use rayon::prelude::*;
 
 use super::{
     Use,
     dense::{Dense, product},
-    moments::{Moments, accumulate, cross},
+    moments::{Moments, add_cross},
 };
 
 /// What is added to the diagonals of moments, as shares of their means. On the fixture, a third of
@@ -37,191 +39,302 @@ impl Outcome {
     }
 }
 
-/// What is summed over tokens of the inputs `x` of a matrix and `x~`, the same behind rounded
-/// matrices, and of the streams `s` and `s~`.
-struct Sums {
-    /// `Σ x~ x~ᵀ`
-    rounded: Moments,
-    /// `Σ x~ xᵀ`
-    cross: Moments,
-    /// `Σ (s - s~) x~ᵀ`, for matrices whose product is added to the stream: they make up for what
-    /// it lost.
-    drift: Vec<f64>,
-    tokens: usize,
+/// Why a matrix can't be rounded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Problem {
+    /// The type does not fit its rows.
+    Type,
+    /// A weight is NaN or infinite.
+    Weight,
 }
 
-/// Sums to fit with and sums to judge by.
+/// What rounded inputs and streams miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Of the inputs of matrices: `x - x~`.
+    Inputs,
+    /// Of the outputs of a matrix with so many rows: its product is added to the stream, so it makes
+    /// up for what that lost, too.
+    Outputs(usize),
+}
+
+/// What is known of the inputs `x~` of matrices behind rounded ones.
 pub(super) struct Inputs {
-    fitting: Sums,
-    judging: Sums,
+    missing: Missing,
+    cols: usize,
+    /// `Σ x~ x~ᵀ`
+    moments: Moments,
+    /// `Σ x~ dᵀ` of inputs, `Σ d x~ᵀ` of outputs, where `d` is what is missing.
+    gap: Vec<f32>,
+    held: Held,
 }
 
-impl Sums {
-    fn zero(cols: usize, rows: usize) -> Sums {
-        Sums {
-            rounded: Moments::zero(cols),
-            cross: Moments::zero(cols),
-            drift: vec![0.0; rows * cols],
-            tokens: 0,
-        }
-    }
-
-    /// `W (C - H~) + D`: what the wanted product misses in the rounded stream, times its inputs.
-    fn shortfall(&self, weights: &Dense) -> Vec<f32> {
-        let pairs = self.cross.sums.iter().zip(&self.rounded.sums);
-        let gap = pairs.map(|(cross, rounded)| (cross - rounded) as f32).collect();
-        let mut shortfall =
-            product(&Dense::new(weights.cols, weights.cols, gap).matrix(), &weights.values);
-        for (sum, drift) in shortfall.iter_mut().zip(&self.drift) {
-            *sum += *drift as f32;
-        }
-        shortfall
-    }
-
-    /// Squared error of the products of `rounded`, but for a constant.
-    fn error(&self, weights: &Dense, shortfall: &[f32], rounded: &[f32], costs: &[f64]) -> f64 {
-        let cols = weights.cols;
-        let change: Vec<f32> = rounded.iter().zip(&weights.values).map(|(q, w)| q - w).collect();
-        let moments = Dense::new(cols, cols, self.rounded.to_f32());
-        let along = product(&moments.matrix(), &change);
-        let rows = change.chunks_exact(cols).zip(along.chunks_exact(cols));
-        rows.zip(shortfall.chunks_exact(cols))
-            .zip(costs)
-            .map(|(((change, along), shortfall), cost)| {
-                let terms = change.iter().zip(along).zip(shortfall);
-                cost * terms
-                    .map(|((c, a), s)| f64::from(*c) * (f64::from(*a) - 2.0 * f64::from(*s)))
-                    .sum::<f64>()
-            })
-            .sum()
-    }
+/// Tokens to judge by.
+struct Held {
+    use_for: Use,
+    /// One of so many is kept.
+    step: usize,
+    inputs: Vec<f32>,
+    missing: Vec<f32>,
 }
+
+/// Tokens that judge, at the most.
+pub(super) const MOST_JUDGING: usize = 4096;
+
+/// The same with its factor.
+pub(super) struct Known {
+    missing: Missing,
+    /// `None` where the inputs are all zero.
+    curvature: Option<Curvature>,
+    /// The mean of the diagonal, which the curvature has taken out.
+    mean: f64,
+    gap: Dense,
+    held: Held,
+}
+
+/// Weights that are in f32 at once, in some ten forms.
+pub(super) const SLICE: usize = 1 << 25;
 
 impl Inputs {
-    /// Nothing yet, for matrices of `cols` columns; where their product is added to the stream, of
-    /// `rows` rows.
-    pub(super) fn zero(cols: usize, rows: Option<usize>) -> Inputs {
-        let rows = rows.unwrap_or(0);
-        Inputs { fitting: Sums::zero(cols, rows), judging: Sums::zero(cols, rows) }
-    }
-
-    /// Whether all sums are numbers.
-    pub(super) fn are_finite(&self) -> bool {
-        [&self.fitting, &self.judging].into_iter().all(|sums| {
-            let all = [&sums.rounded.sums, &sums.cross.sums, &sums.drift];
-            all.into_iter().flatten().all(|sum| sum.is_finite())
-        })
-    }
-
-    /// Adds the inputs of some tokens as they are and as they are behind rounded matrices, and the
-    /// streams.
-    pub(super) fn add(
-        &mut self,
-        use_for: Use,
-        x: &[f32],
-        rounded_x: &[f32],
-        streams: Option<(&[f32], &[f32])>,
-    ) {
-        let sums = match use_for {
-            Use::Fitting => &mut self.fitting,
-            Use::Judging => &mut self.judging,
+    /// Nothing yet, for matrices of `cols` columns; `judging` tokens will come to judge by, or all
+    /// are used for both.
+    pub(super) fn zero(cols: usize, missing: Missing, fitting: usize, judging: usize) -> Inputs {
+        let rows = match missing {
+            Missing::Inputs => cols,
+            Missing::Outputs(rows) => rows,
         };
-        sums.rounded.add(rounded_x, rounded_x);
-        sums.cross.add(x, rounded_x);
-        let cols = sums.rounded.size;
-        sums.tokens += x.len() / cols;
-        if let Some((stream, rounded)) = streams {
-            let drift: Vec<f32> = stream.iter().zip(rounded).map(|(s, r)| s - r).collect();
-            let rows = sums.drift.len() / cols;
-            accumulate(&mut sums.drift, &cross(&drift, rows, rounded_x, cols));
+        let (use_for, tokens) = match judging {
+            0 => (Use::Fitting, fitting),
+            _ => (Use::Judging, judging),
+        };
+        let step = tokens.div_ceil(MOST_JUDGING).max(1);
+        Inputs {
+            missing,
+            cols,
+            moments: Moments::zero(cols),
+            gap: vec![0.0; rows * cols],
+            held: Held { use_for, step, inputs: Vec::new(), missing: Vec::new() },
         }
+    }
+
+    /// Adds the inputs of some tokens, and what is missing.
+    pub(super) fn add(&mut self, use_for: Use, x: &[f32], missing: &[f32]) {
+        if use_for == Use::Fitting {
+            self.moments.add(x);
+            match self.missing {
+                Missing::Inputs => add_cross(&mut self.gap, x, missing, self.cols),
+                Missing::Outputs(_) => add_cross(&mut self.gap, missing, x, self.cols),
+            }
+        }
+        if use_for == self.held.use_for {
+            let width = missing.len() / (x.len() / self.cols);
+            let inputs = x.chunks_exact(self.cols).step_by(self.held.step);
+            self.held.inputs.extend(inputs.flatten());
+            let missing = missing.chunks_exact(width).step_by(self.held.step);
+            self.held.missing.extend(missing.flatten());
+        }
+    }
+
+    /// What follows from all tokens. `None` where a sum is no number.
+    pub(super) fn known(self) -> Option<Known> {
+        let Inputs { missing, cols, moments, gap, held } = self;
+        let all = [&gap, &held.inputs, &held.missing].into_iter().flatten();
+        if !moments.are_finite() || !all.into_iter().all(|value| value.is_finite()) {
+            return None;
+        }
+        let mean = moments.mean();
+        let curvature = moments.into_curvature(INPUT_DAMPING);
+        let gap = Dense::new(gap.len() / cols, cols, gap);
+        Some(Known { missing, curvature, mean, gap, held })
     }
 }
 
-/// Rounds a matrix beside what is multiplied with it. `None` where the type does not fit its rows.
+impl Known {
+    /// Rows beside which rounded inputs give what plain ones give beside the weights, and add what
+    /// the stream misses.
+    fn target(&self, weights: &Dense, rows: &Range<usize>, curvature: &Curvature) -> Vec<f32> {
+        let cols = weights.cols;
+        let mut target = match self.missing {
+            Missing::Inputs => product(&self.gap.matrix(), &weights.values),
+            Missing::Outputs(_) => self.gap.values[rows.start * cols..rows.end * cols].to_vec(),
+        };
+        curvature.solve(&mut target);
+        let scale = (1.0 / self.mean) as f32;
+        let pairs = target.par_iter_mut().zip(&weights.values);
+        pairs.for_each(|(target, weight)| *target = weight + scale * *target);
+        target
+    }
+
+    /// Squared errors of the products of some rounded rows with the inputs that judge.
+    fn error(
+        &self,
+        weights: &Dense,
+        missing: &[f32],
+        rows: &Range<usize>,
+        rounded: &[f32],
+        costs: &[f32],
+    ) -> f64 {
+        let change: Vec<f32> = rounded.iter().zip(&weights.values).map(|(q, w)| q - w).collect();
+        let change = Dense::new(weights.rows, weights.cols, change);
+        let made = product(&change.matrix(), &self.held.inputs);
+        let width = missing.len() / (made.len() / weights.rows);
+        let from = if width == weights.rows { 0 } else { rows.start };
+        let tokens = made.par_chunks(weights.rows).zip(missing.par_chunks(width));
+        let errors: Vec<f64> = tokens
+            .map(|(made, missing)| {
+                let pairs = made.iter().zip(&missing[from..]).zip(costs);
+                let error = |((made, missing), cost): ((&f32, &f32), &f32)| {
+                    f64::from(*cost) * f64::from(made - missing).powi(2)
+                };
+                pairs.map(error).sum::<f64>()
+            })
+            .collect();
+        errors.iter().sum()
+    }
+}
+
+/// Rounds a matrix beside what is multiplied with it.
 pub(super) fn round(
-    weights: &Dense,
-    inputs: &Inputs,
+    matrix: &Matrix<'_>,
+    known: &Known,
     sensitivity: Option<&Moments>,
     tensor_type: TensorType,
-) -> Option<(Vec<u8>, Outcome)> {
-    let format = format(tensor_type)?;
-    let plain = encode(weights, format)?;
-    let curvature = curvature(&inputs.fitting.rounded, INPUT_DAMPING);
-    let (Some(_), Some(curvature)) = (&format.blocks, curvature) else {
-        return Some((plain, Outcome::Unjudged));
+) -> Result<(Vec<u8>, Outcome), Problem> {
+    let format = format(tensor_type).ok_or(Problem::Type)?;
+    let (Some(_), Some(curvature)) = (&format.blocks, &known.curvature) else {
+        return in_slices(matrix, 1, |weights, _| Slice::plain(weights, format));
     };
-    let target = target(weights, &inputs.fitting, &curvature);
-    let outputs = sensitivity.and_then(|moments| self::curvature(moments, OUTPUT_DAMPING));
-    let rounding = Rounding {
-        format,
-        target: &target,
-        inputs: &curvature,
-        outputs: outputs.as_ref(),
-        passes: PASSES,
-    };
-    let calibrated = round_matrix(&rounding)?;
-
-    let judge = if inputs.judging.tokens > 0 { &inputs.judging } else { &inputs.fitting };
-    let costs: Vec<f64> = (0..weights.rows)
-        .map(|row| sensitivity.map_or(1.0, |moments| moments.sums[row * moments.size + row]))
-        .collect();
-    let shortfall = judge.shortfall(weights);
-    let error = |bytes: &[u8]| {
-        let mut rounded = vec![0.0; weights.values.len()];
-        format.dequantize(bytes, &mut rounded).ok()?;
-        Some(judge.error(weights, &shortfall, &rounded, &costs))
-    };
-    match error(&calibrated)? < error(&plain)? {
-        true => Some((calibrated, Outcome::Calibrated)),
-        false => Some((plain, Outcome::Plain)),
-    }
+    let costs: Option<Vec<f32>> = sensitivity.map(|moments| moments.diagonal().collect());
+    let group = sensitivity.map_or(1, Moments::rows);
+    in_slices(matrix, group, |weights, rows| {
+        let plain = encode(weights, format)?;
+        let target = known.target(weights, rows, curvature);
+        let outputs = sensitivity.map(|all| all.curvatures(rows.clone(), OUTPUT_DAMPING));
+        let outputs = outputs.unwrap_or_default();
+        let rounding = Rounding {
+            format,
+            target: &target,
+            inputs: curvature,
+            outputs: &outputs,
+            passes: PASSES,
+        };
+        let calibrated = round_matrix(&rounding).ok_or(Problem::Type)?;
+        let of_inputs = match known.missing {
+            Missing::Inputs => product(&weights.matrix(), &known.held.missing),
+            Missing::Outputs(_) => Vec::new(),
+        };
+        let missing = match known.missing {
+            Missing::Inputs => &of_inputs,
+            Missing::Outputs(_) => &known.held.missing,
+        };
+        let costs = costs.as_ref().map(|costs| costs[rows.clone()].to_vec());
+        let costs = costs.unwrap_or_else(|| vec![1.0; weights.rows]);
+        let error = |bytes: &[u8]| -> Result<f64, Problem> {
+            let rounded = decode(bytes, weights, format)?;
+            Ok(known.error(weights, missing, rows, &rounded, &costs))
+        };
+        let errors = [error(&calibrated)?, error(&plain)?];
+        Ok(Slice { calibrated, plain, errors: Some(errors) })
+    })
 }
 
-/// Rounds a matrix of which rows are looked up: what matters is how the prediction feels them.
+/// What errors of a matrix cost of which rows are looked up, or which is the head as well.
+pub(super) struct Lookup {
+    pub(super) fitting: Moments,
+    pub(super) judging: Moments,
+}
+
+/// Rounds a matrix of which rows are looked up.
 pub(super) fn lookup(
-    weights: &Dense,
-    sensitivity: Option<&Moments>,
+    matrix: &Matrix<'_>,
+    costs: Option<&Lookup>,
     tensor_type: TensorType,
-) -> Option<(Vec<u8>, Outcome)> {
-    let format = format(tensor_type)?;
-    let curvature = sensitivity.and_then(|moments| curvature(moments, LOOKUP_DAMPING));
-    if let (Some(_), Some(inputs)) = (&format.blocks, &curvature) {
-        let target = &weights.values;
-        let rounding = Rounding { format, target, inputs, outputs: None, passes: 0 };
-        return Some((round_matrix(&rounding)?, Outcome::Calibrated));
-    }
-    Some((encode(weights, format)?, Outcome::Unjudged))
-}
-
-/// Rows beside which rounded inputs give what plain ones give beside `weights`, and add what the
-/// stream misses.
-fn target(weights: &Dense, sums: &Sums, curvature: &Curvature) -> Vec<f32> {
-    let cols = weights.cols;
-    let mut shortfall = sums.shortfall(weights);
-    // The curvature has the mean of its diagonal taken out.
-    let trace: f64 = (0..cols).map(|i| sums.rounded.sums[i * cols + i]).sum();
-    let scale = (cols as f64 / trace) as f32;
-    let mut target = weights.values.clone();
-    let rows = target.par_chunks_mut(cols).zip(shortfall.par_chunks_mut(cols));
-    rows.for_each(|(target, shortfall)| {
-        curvature.solve(shortfall);
-        for (target, shift) in target.iter_mut().zip(shortfall) {
-            *target += scale * *shift;
-        }
+) -> Result<(Vec<u8>, Outcome), Problem> {
+    let format = format(tensor_type).ok_or(Problem::Type)?;
+    let known = costs.and_then(|costs| {
+        let inputs = costs.fitting.clone().into_curvature(LOOKUP_DAMPING)?;
+        Some((inputs, costs.judging.to_dense()?))
     });
-    target
+    let (Some(_), Some((inputs, judging))) = (&format.blocks, &known) else {
+        return in_slices(matrix, 1, |weights, _| Slice::plain(weights, format));
+    };
+    in_slices(matrix, 1, |weights, _| {
+        let plain = encode(weights, format)?;
+        let rounding =
+            Rounding { format, target: &weights.values, inputs, outputs: &[], passes: 0 };
+        let calibrated = round_matrix(&rounding).ok_or(Problem::Type)?;
+        let error = |bytes: &[u8]| -> Result<f64, Problem> {
+            let rounded = decode(bytes, weights, format)?;
+            let change: Vec<f32> =
+                rounded.iter().zip(&weights.values).map(|(q, w)| q - w).collect();
+            let along = product(&judging.matrix(), &change);
+            let pairs = change.iter().zip(&along);
+            Ok(pairs.map(|(change, along)| f64::from(*change) * f64::from(*along)).sum())
+        };
+        let errors = [error(&calibrated)?, error(&plain)?];
+        Ok(Slice { calibrated, plain, errors: Some(errors) })
+    })
 }
 
-fn curvature(moments: &Moments, damping: f64) -> Option<Curvature> {
-    Curvature::new(moments.size, moments.to_f32(), damping)
+/// Some rows, rounded.
+struct Slice {
+    calibrated: Vec<u8>,
+    plain: Vec<u8>,
+    /// Of both, where they were judged.
+    errors: Option<[f64; 2]>,
+}
+
+impl Slice {
+    fn plain(weights: &Dense, format: &FormatInfo) -> Result<Slice, Problem> {
+        let plain = encode(weights, format)?;
+        Ok(Slice { calibrated: Vec::new(), plain, errors: None })
+    }
+}
+
+/// Rounds a matrix, some groups of rows at a time, and takes what is better of both.
+fn in_slices(
+    matrix: &Matrix<'_>,
+    group: usize,
+    round: impl Fn(&Dense, &Range<usize>) -> Result<Slice, Problem>,
+) -> Result<(Vec<u8>, Outcome), Problem> {
+    // Products with the tokens that judge take memory as well.
+    let count = (SLICE / matrix.cols().max(MOST_JUDGING) / group).max(1) * group;
+    let (mut calibrated, mut plain) = (Vec::new(), Vec::new());
+    let (mut judged, mut errors) = (true, [0.0; 2]);
+    for first in (0..matrix.rows()).step_by(count) {
+        let rows = first..matrix.rows().min(first + count);
+        let weights = Dense::of(&matrix.row_range(rows.clone()));
+        if !weights.values.iter().all(|weight| weight.is_finite()) {
+            return Err(Problem::Weight);
+        }
+        let slice = round(&weights, &rows)?;
+        calibrated.extend(slice.calibrated);
+        plain.extend(slice.plain);
+        judged &= slice.errors.is_some();
+        for (sum, error) in errors.iter_mut().zip(slice.errors.unwrap_or_default()) {
+            *sum += error;
+        }
+    }
+    Ok(match judged {
+        false => (plain, Outcome::Unjudged),
+        true if errors[0] < errors[1] => (calibrated, Outcome::Calibrated),
+        true => (plain, Outcome::Plain),
+    })
 }
 
 /// The rows by the plain encoder.
-fn encode(weights: &Dense, format: &FormatInfo) -> Option<Vec<u8>> {
-    let row_bytes = usize::try_from(format.tensor_type.row_bytes(weights.cols as u64)?).ok()?;
+fn encode(weights: &Dense, format: &FormatInfo) -> Result<Vec<u8>, Problem> {
+    let row_bytes = format.tensor_type.row_bytes(weights.cols as u64);
+    let row_bytes = row_bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or(Problem::Type)?;
     let mut bytes = vec![0; row_bytes * weights.rows];
     let rows = weights.values.par_chunks(weights.cols).zip(bytes.par_chunks_mut(row_bytes));
-    rows.try_for_each(|(row, out)| format.encode_row(row, Encoding::default(), out)).ok()?;
-    Some(bytes)
+    rows.try_for_each(|(row, out)| format.encode_row(row, Encoding::default(), out))
+        .map_err(|_| Problem::Type)?;
+    Ok(bytes)
+}
+
+fn decode(bytes: &[u8], weights: &Dense, format: &FormatInfo) -> Result<Vec<f32>, Problem> {
+    let mut rounded = vec![0.0; weights.values.len()];
+    format.dequantize(bytes, &mut rounded).map_err(|_| Problem::Type)?;
+    Ok(rounded)
 }

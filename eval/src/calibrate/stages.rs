@@ -7,10 +7,10 @@ use rayon::prelude::*;
 use super::{
     CalibrationProgress, Finished, Pass, Use,
     backward::Sensitivity,
-    dense::{Dense, add},
+    dense::add,
     forward::{Part, Shared, Weights, embed},
     moments::Moments,
-    solve::{self, Inputs, Outcome},
+    solve::{self, Inputs, Known, Lookup, Missing, Outcome, Problem, SLICE},
 };
 use crate::{Error, error::Result, llama::Block};
 
@@ -18,7 +18,7 @@ use crate::{Error, error::Result, llama::Block};
 pub(super) const STAGES: usize = 4;
 
 /// What the inputs of a stage may take in memory; more are computed twice.
-const KEPT_BYTES: usize = 1 << 30;
+pub(super) const KEPT_BYTES: usize = 1 << 30;
 
 /// A run over all blocks.
 pub(super) struct Streams<'a> {
@@ -63,20 +63,17 @@ impl<'a> Streams<'a> {
         types: &'a (dyn Fn(&str) -> Option<TensorType> + Sync),
         finished: &'a dyn Finished,
         progress: &'a dyn CalibrationProgress,
-        sensitivity: Option<&Moments>,
+        costs: Option<&Lookup>,
     ) -> Result<(Streams<'a>, Rounded)> {
         let mut streams = Streams { shared, types, finished, progress, pairs: Vec::new() };
         let embedding = shared.llama.embedding;
-        // An embedding that is the head as well has other errors to fear.
-        let sensitivity = sensitivity.filter(|_| shared.llama.output.is_some());
         let wanted = Wanted {
             name: "token_embd.weight".to_owned(),
             part: Part { matrix: embedding, bias: None },
-            sensitivity,
+            sensitivity: None,
         };
-        let rounded = streams.finish(&wanted, |weights| {
-            solve::lookup(weights, wanted.sensitivity, streams.type_of(&wanted))
-        })?;
+        let rounded = streams
+            .finish(&wanted, || solve::lookup(&embedding, costs, streams.type_of(&wanted)))?;
         let matrix = rounded.part(&wanted.part)?.matrix;
         streams.pairs = passes
             .iter()
@@ -193,12 +190,21 @@ impl<'a> Streams<'a> {
             return Ok(done);
         }
         let Some(first) = wanted.first() else { return Ok(Vec::new()) };
-        let mut inputs = Inputs::zero(first.part.matrix.cols(), None);
+        let mut inputs = self.inputs(&first.part, Missing::Inputs);
         for pair in &self.pairs {
-            inputs.add(pair.use_for, &make(&pair.plain, own), &make(&pair.rounded, rounded), None);
+            let x = make(&pair.rounded, rounded);
+            let missing = less(make(&pair.plain, own), &x);
+            inputs.add(pair.use_for, &x, &missing);
             self.progress.step();
         }
-        wanted.par_iter().map(|wanted| self.round(wanted, &inputs)).collect()
+        let known = known(inputs, first)?;
+        let weights: usize =
+            wanted.iter().map(|w| w.part.matrix.rows() * w.part.matrix.cols()).sum();
+        // Side by side only where that takes little memory.
+        match weights <= SLICE {
+            true => wanted.par_iter().map(|wanted| self.round(wanted, &known)).collect(),
+            false => wanted.iter().map(|wanted| self.round(wanted, &known)).collect(),
+        }
     }
 
     /// Rounds a matrix whose product is added to the stream, and adds it.
@@ -210,37 +216,51 @@ impl<'a> Streams<'a> {
         rounded: &Weights<'_>,
     ) -> Result<Rounded> {
         let [wanted] = wanted;
-        let cols = wanted.part.matrix.cols();
+        let (rows, cols) = (wanted.part.matrix.rows(), wanted.part.matrix.cols());
         let values: usize = self.pairs.iter().map(|pair| pair.plain.len()).sum();
-        let keep = values / wanted.part.matrix.rows() * cols * 2 * size_of::<f32>() <= KEPT_BYTES;
+        let keep = values / rows * cols * size_of::<f32>() <= KEPT_BYTES;
         let mut kept = Vec::new();
         let loaded = self.load(wanted);
-        let mut inputs = Inputs::zero(cols, Some(wanted.part.matrix.rows()));
-        for pair in &self.pairs {
-            let made = [make(&pair.plain, own), make(&pair.rounded, rounded)];
-            if loaded.is_none() {
-                let drift = (&pair.plain[..], &pair.rounded[..]);
-                inputs.add(pair.use_for, &made[0], &made[1], Some(drift));
+        let mut inputs = self.inputs(&wanted.part, Missing::Outputs(rows));
+        let progress = self.progress;
+        for pair in &mut self.pairs {
+            let plain = wanted.part.apply(&make(&pair.plain, own));
+            add(&mut pair.plain, &plain);
+            if loaded.is_none() || keep {
+                let x = make(&pair.rounded, rounded);
+                if loaded.is_none() {
+                    let lost = less(pair.plain.clone(), &pair.rounded);
+                    let missing = less(lost, &wanted.part.apply(&x));
+                    inputs.add(pair.use_for, &x, &missing);
+                }
+                if keep {
+                    kept.push(x);
+                }
             }
-            if keep {
-                kept.push(made);
-            }
-            self.progress.step();
+            progress.step();
         }
         let done = match loaded {
             Some(done) => done,
-            None => self.round(wanted, &inputs)?,
+            None => self.round(wanted, &known(inputs, wanted)?)?,
         };
         let into = done.part(&wanted.part)?;
         let mut kept = kept.into_iter();
         for pair in &mut self.pairs {
-            let [x, rounded_x] = kept
-                .next()
-                .unwrap_or_else(|| [make(&pair.plain, own), make(&pair.rounded, rounded)]);
-            add(&mut pair.plain, &wanted.part.apply(&x));
-            add(&mut pair.rounded, &into.apply(&rounded_x));
+            let x = kept.next().unwrap_or_else(|| make(&pair.rounded, rounded));
+            add(&mut pair.rounded, &into.apply(&x));
         }
         Ok(done)
+    }
+
+    /// Nothing yet.
+    fn inputs(&self, part: &Part<'_>, missing: Missing) -> Inputs {
+        let width = self.shared.llama.hyperparameters.embedding_length;
+        let tokens = |use_for| -> usize {
+            let pairs = self.pairs.iter().filter(|pair| pair.use_for == use_for);
+            pairs.map(|pair| pair.plain.len() / width).sum()
+        };
+        let (fitting, judging) = (tokens(Use::Fitting), tokens(Use::Judging));
+        Inputs::zero(part.matrix.cols(), missing, fitting, judging)
     }
 
     fn load_all(&self, wanted: &[Wanted<'_>]) -> Option<Vec<Rounded>> {
@@ -262,35 +282,28 @@ impl<'a> Streams<'a> {
         Some(Rounded { name, outcome, tensor_type, bytes })
     }
 
-    fn round(&self, wanted: &Wanted<'_>, inputs: &Inputs) -> Result<Rounded> {
-        if !inputs.are_finite() {
-            let problem = "what it is multiplied with is not finite".to_owned();
-            return Err(Error::Weights { tensor: wanted.name.clone(), problem });
-        }
-        self.finish(wanted, |weights| {
-            solve::round(weights, inputs, wanted.sensitivity, self.type_of(wanted))
-        })
+    fn round(&self, wanted: &Wanted<'_>, known: &Known) -> Result<Rounded> {
+        let (matrix, sensitivity) = (&wanted.part.matrix, wanted.sensitivity);
+        self.finish(wanted, || solve::round(matrix, known, sensitivity, self.type_of(wanted)))
     }
 
     /// What is finished already, or else what `make` makes, stored.
     fn finish(
         &self,
         wanted: &Wanted<'_>,
-        make: impl FnOnce(&Dense) -> Option<(Vec<u8>, Outcome)>,
+        make: impl FnOnce() -> std::result::Result<(Vec<u8>, Outcome), Problem>,
     ) -> Result<Rounded> {
         if let Some(done) = self.load(wanted) {
             return Ok(done);
         }
         let (name, tensor_type) = (wanted.name.clone(), self.type_of(wanted));
-        let weights = Dense::of(&wanted.part.matrix);
-        if !weights.values.iter().all(|weight| weight.is_finite()) {
-            let problem = "a weight is NaN or infinite".to_owned();
-            return Err(Error::Weights { tensor: name, problem });
-        }
-        let Some((mut bytes, outcome)) = make(&weights) else {
-            let problem = format!("it cannot be calibrated as {tensor_type}");
-            return Err(Error::Weights { tensor: name, problem });
-        };
+        let (mut bytes, outcome) = make().map_err(|problem| {
+            let problem = match problem {
+                Problem::Weight => "a weight is NaN or infinite".to_owned(),
+                Problem::Type => format!("it cannot be calibrated as {tensor_type}"),
+            };
+            Error::Weights { tensor: name.clone(), problem }
+        })?;
         bytes.push(outcome as u8);
         self.finished
             .store(&name, &bytes)
@@ -302,6 +315,19 @@ impl<'a> Streams<'a> {
     fn type_of(&self, wanted: &Wanted<'_>) -> TensorType {
         (self.types)(&wanted.name).unwrap_or(wanted.part.matrix.format().tensor_type)
     }
+}
+
+/// `a - b`.
+fn less(mut a: Vec<f32>, b: &[f32]) -> Vec<f32> {
+    a.par_iter_mut().zip(b).for_each(|(a, b)| *a -= b);
+    a
+}
+
+fn known(inputs: Inputs, wanted: &Wanted<'_>) -> Result<Known> {
+    inputs.known().ok_or_else(|| {
+        let problem = "what it is multiplied with is not finite".to_owned();
+        Error::Weights { tensor: wanted.name.clone(), problem }
+    })
 }
 
 impl Rounded {

@@ -15,7 +15,7 @@ pub(crate) use self::body::Body;
 pub use self::hyperparameters::Hyperparameters;
 pub(crate) use self::{
     observer::{Input, Observer},
-    weights::Linear,
+    weights::{Linear, Replacement},
 };
 use self::{rope::Rope, weights::Tensors};
 use crate::{Error, error::Result};
@@ -55,9 +55,14 @@ impl<'m> Llama<'m> {
     /// tensor that is missing, has another shape than the keys demand, or a type llq can't multiply
     /// by; a tensor that belongs to no plain LLaMA; a big-endian file.
     pub fn load(model: &'m Model) -> Result<Llama<'m>> {
+        Llama::load_with(model, &[])
+    }
+
+    /// [`load`](Self::load), but for these matrices.
+    pub(crate) fn load_with(model: &'m Model, replaced: &'m [Replacement]) -> Result<Llama<'m>> {
         let hyperparameters = Hyperparameters::read(model)?;
         let sizes = &hyperparameters;
-        let mut tensors = Tensors::of(model)?;
+        let mut tensors = Tensors::of(model, replaced)?;
         let (width, tokens) = (sizes.embedding_length, sizes.vocabulary_size);
         let embedding = tensors.matrix("token_embd.weight", width, tokens)?;
         let output_norm = tensors.vector("output_norm.weight", width)?;

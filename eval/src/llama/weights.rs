@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use llq_gguf::{Endian, Model, TensorInfo};
+use llq_gguf::{Endian, Model, TensorInfo, TensorType};
 use llq_quant::{Matrix, format};
 
 use crate::{Error, error::Result};
@@ -10,9 +10,18 @@ use crate::{Error, error::Result};
 /// Tensors that some converters write and no LLaMA needs: the rotation frequencies themselves.
 const REDUNDANT: &[&str] = &["rope.freqs", "attn_rot_embd.weight"];
 
+/// A matrix in place of the model's of that name.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    pub(crate) tensor: String,
+    pub(crate) tensor_type: TensorType,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// The tensors of a model, and which of them have been taken.
 pub(super) struct Tensors<'m> {
     model: &'m Model,
+    replaced: &'m [Replacement],
     taken: HashSet<&'m str>,
 }
 
@@ -24,11 +33,11 @@ pub(crate) struct Linear<'m> {
 }
 
 impl<'m> Tensors<'m> {
-    pub(super) fn of(model: &'m Model) -> Result<Tensors<'m>> {
+    pub(super) fn of(model: &'m Model, replaced: &'m [Replacement]) -> Result<Tensors<'m>> {
         if model.endian() == Endian::Big {
             return Err(Error::BigEndian);
         }
-        Ok(Tensors { model, taken: HashSet::new() })
+        Ok(Tensors { model, replaced, taken: HashSet::new() })
     }
 
     /// `{name}.weight` as a matrix of `rows` rows of `cols` weights, and `{name}.bias` if there is
@@ -53,12 +62,14 @@ impl<'m> Tensors<'m> {
 
     pub(super) fn matrix(&mut self, name: &str, cols: usize, rows: usize) -> Result<Matrix<'m>> {
         let tensor = self.take(name, &[cols as u64, rows as u64])?;
-        let found = tensor.tensor_type;
+        let (found, bytes) = match self.replaced.iter().find(|replaced| replaced.tensor == name) {
+            Some(replaced) => (replaced.tensor_type, &replaced.bytes[..]),
+            None => (tensor.tensor_type, self.model.data(tensor)),
+        };
         if format(found).is_none() {
             return Err(Error::Type { tensor: name.to_owned(), found });
         }
-        Matrix::new(found, rows, cols, self.model.data(tensor))
-            .map_err(|problem| unusable(name, problem))
+        Matrix::new(found, rows, cols, bytes).map_err(|problem| unusable(name, problem))
     }
 
     pub(super) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {

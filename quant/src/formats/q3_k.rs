@@ -47,7 +47,7 @@ const SHAPE: Shape = Shape {
 };
 
 /// What a weight near zero counts without importance, see [`Row`].
-const FLOOR: f32 = 2.0;
+const FLOOR: f32 = 3.0;
 
 impl BlockFormat for Q3_K {
     const TENSOR_TYPE: TensorType = TensorType::Q3_K;

@@ -1,6 +1,11 @@
 //! Positive definite matrices that an error is measured by, and their triangular factors.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+
+use super::products::{Part, Read, add_products, blocks};
+use crate::kernels::{self, Kernels};
 
 /// A symmetric positive definite matrix `H` of `size` rows, and its factor `H = U D Uᵀ` with `U`
 /// upper triangular of unit diagonal.
@@ -18,6 +23,12 @@ pub struct Curvature {
 
 /// What is added to the diagonal at first if the matrix has no factor, as a share of its mean.
 const LEAST_DAMPING: f64 = 1e-4;
+
+/// Columns whose products are summed at once.
+const DEPTH: usize = 512;
+
+/// Rows that are solved for at once.
+const SOLVED_ROWS: usize = 384;
 
 impl Curvature {
     /// Takes a symmetric matrix, row after row. `damping` times the mean of the diagonal is added to
@@ -51,14 +62,15 @@ impl Curvature {
         }
     }
 
-    fn of_factor(size: usize, mut matrix: Vec<f32>, factor: Vec<f64>, added: f64) -> Curvature {
+    fn of_factor(size: usize, mut matrix: Vec<f32>, mut factor: Vec<f32>, added: f64) -> Curvature {
         for i in 0..size {
             matrix[i * size + i] += added as f32;
         }
-        let roots: Vec<f64> = (0..size).map(|j| factor[j * size + j]).collect();
-        let pivots = roots.iter().map(|root| (root * root) as f32).collect();
-        let unit = |at: usize| (factor[at] / roots[at % size]) as f32;
-        let factor = (0..size * size).into_par_iter().map(unit).collect();
+        let roots: Vec<f32> = (0..size).map(|j| factor[j * size + j]).collect();
+        let pivots = roots.iter().map(|root| root * root).collect();
+        factor.par_chunks_mut(size).for_each(|row| {
+            row.iter_mut().zip(&roots).for_each(|(entry, root)| *entry /= root);
+        });
         Curvature { size, matrix, factor, pivots }
     }
 
@@ -78,6 +90,16 @@ impl Curvature {
         &self.matrix[i * self.size..][..self.size]
     }
 
+    /// Some rows and columns of the matrix.
+    pub(super) fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Part<'_> {
+        Part { square: &self.matrix, size: self.size, rows, columns, read: Read::Plain }
+    }
+
+    /// Some rows and columns of the unit factor.
+    pub(super) fn factor_part(&self, rows: Range<usize>, columns: Range<usize>) -> Part<'_> {
+        Part { square: &self.factor, size: self.size, rows, columns, read: Read::Plain }
+    }
+
     /// Row `i` of the unit factor.
     pub(super) fn factor_row(&self, i: usize) -> &[f32] {
         &self.factor[i * self.size..][..self.size]
@@ -88,36 +110,128 @@ impl Curvature {
         &self.pivots
     }
 
-    /// Replaces `row` by `row · H⁻¹`.
+    /// Replaces each of the rows by `row · H⁻¹`.
     ///
     /// # Panics
-    /// If the row has another length.
-    pub fn solve(&self, row: &mut [f32]) {
-        assert_eq!(row.len(), self.size, "a row of {}", self.size);
-        let mut x: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-        for i in (0..self.size).rev() {
-            let factor = self.factor_row(i);
-            let later = (i + 1..self.size).map(|j| x[j] * f64::from(factor[j])).sum::<f64>();
-            x[i] -= later;
-        }
-        for (x, &pivot) in x.iter_mut().zip(&self.pivots) {
-            *x /= f64::from(pivot);
-        }
-        for i in 0..self.size {
-            let known = x[i];
-            for (x, &factor) in x.iter_mut().zip(self.factor_row(i)).skip(i + 1) {
-                *x -= known * f64::from(factor);
+    /// If they are no rows of this size.
+    pub fn solve(&self, rows: &mut [f32]) {
+        assert!(rows.len().is_multiple_of(self.size), "rows of {}", self.size);
+        let kernels = kernels::selected();
+        for rows in rows.chunks_mut(SOLVED_ROWS * self.size) {
+            let mut rows: Vec<&mut [f32]> = rows.chunks_exact_mut(self.size).collect();
+            for block in blocks(self.size).rev() {
+                let read = Read::Transposed;
+                self.solve_block(kernels, &mut rows, &block, 0..block.start, read);
+            }
+            for row in &mut rows {
+                row.iter_mut().zip(&self.pivots).for_each(|(x, pivot)| *x /= pivot);
+            }
+            for block in blocks(self.size) {
+                let read = Read::Plain;
+                self.solve_block(kernels, &mut rows, &block, block.end..self.size, read);
             }
         }
-        for (value, x) in row.iter_mut().zip(x) {
-            *value = x as f32;
-        }
+    }
+
+    /// Solves `x Uᵀ = row` (transposed) or `x U = row` for the columns of a block, and takes what
+    /// these make off the columns `left`.
+    fn solve_block(
+        &self,
+        kernels: &Kernels,
+        rows: &mut [&mut [f32]],
+        block: &Range<usize>,
+        left: Range<usize>,
+        read: Read,
+    ) {
+        let solved: Vec<Vec<f32>> = rows
+            .par_iter_mut()
+            .map(|row| {
+                let mut x: Vec<f64> = row[block.clone()].iter().map(|&v| f64::from(v)).collect();
+                let factor = |i: usize| &self.factor_row(block.start + i)[block.clone()];
+                match read {
+                    Read::Transposed => {
+                        for i in (0..x.len()).rev() {
+                            let (known, later) = (&factor(i)[i + 1..], &x[i + 1..]);
+                            let sum: f64 =
+                                known.iter().zip(later).map(|(&u, x)| f64::from(u) * x).sum();
+                            x[i] -= sum;
+                        }
+                    }
+                    Read::Plain => {
+                        for i in 0..x.len() {
+                            let known = x[i];
+                            for (x, &u) in x[i + 1..].iter_mut().zip(&factor(i)[i + 1..]) {
+                                *x -= known * f64::from(u);
+                            }
+                        }
+                    }
+                }
+                for (value, x) in row[block.clone()].iter_mut().zip(&x) {
+                    *value = *x as f32;
+                }
+                x.into_iter().map(|x| -x as f32).collect()
+            })
+            .collect();
+        let solved: Vec<&[f32]> = solved.iter().map(Vec::as_slice).collect();
+        let mut rows: Vec<&mut [f32]> = rows.iter_mut().map(|row| &mut row[left.clone()]).collect();
+        let (rows_of, columns) = (block.clone(), left);
+        let part = Part { square: &self.factor, size: self.size, rows: rows_of, columns, read };
+        add_products(kernels, &solved, &part, &mut rows);
     }
 }
 
-/// `R` with `matrix + added · I = R Rᵀ`, upper triangular; `None` if there is none.
-fn factor(size: usize, matrix: &[f32], added: f64) -> Option<Vec<f64>> {
-    let mut r: Vec<f64> = matrix.iter().map(|&entry| f64::from(entry)).collect();
+/// `R` with `matrix + added · I = R Rᵀ`, upper triangular; `None` if there is none. What columns of
+/// a block have to do with later ones is products, the rest is done in f64.
+fn factor(size: usize, matrix: &[f32], added: f64) -> Option<Vec<f32>> {
+    let kernels = kernels::selected();
+    let mut r = matrix.to_vec();
+    for block in blocks(size).rev() {
+        let width = block.len();
+        let mut known = vec![0.0f32; block.end * width];
+        for later in (block.end..size).step_by(DEPTH).map(|k| k..size.min(k + DEPTH)) {
+            let factors: Vec<&[f32]> =
+                r.chunks_exact(size).take(block.end).map(|row| &row[later.clone()]).collect();
+            let (rows, columns) = (later, block.clone());
+            let part = Part { square: &r, size, rows, columns, read: Read::Transposed };
+            let mut out: Vec<&mut [f32]> = known.chunks_exact_mut(width).collect();
+            add_products(kernels, &factors, &part, &mut out);
+        }
+        let (above, own) = r.split_at_mut(block.start * size);
+        let (known_above, known) = known.split_at(block.start * width);
+        let left = |row: &[f32], known: &[f32]| -> Vec<f64> {
+            let pairs = row[block.clone()].iter().zip(known);
+            pairs.map(|(&entry, &known)| f64::from(entry) - f64::from(known)).collect()
+        };
+        let mut square: Vec<f64> = own
+            .chunks_exact(size)
+            .zip(known.chunks_exact(width))
+            .flat_map(|(row, known)| left(row, known))
+            .collect();
+        factor_block(&mut square, width, added)?;
+        let rows = own.chunks_exact_mut(size).zip(square.chunks_exact(width));
+        rows.enumerate().for_each(|(i, (row, square))| {
+            row[..block.start + i].fill(0.0);
+            for (out, &root) in row[block.start + i..].iter_mut().zip(&square[i..]) {
+                *out = root as f32;
+            }
+        });
+        let rows = above.par_chunks_mut(size).zip(known_above.par_chunks(width));
+        rows.for_each(|(row, known)| {
+            let mut x = left(row, known);
+            for j in (0..width).rev() {
+                let root = &square[j * width..(j + 1) * width];
+                x[j] = (x[j] - dot(&x[j + 1..], &root[j + 1..])) / root[j];
+            }
+            for (out, x) in row[block.clone()].iter_mut().zip(x) {
+                *out = x as f32;
+            }
+        });
+    }
+    Some(r)
+}
+
+/// [`factor`] in place, for a block; entries under the diagonal stay.
+fn factor_block(r: &mut [f64], size: usize, added: f64) -> Option<()> {
     for j in (0..size).rev() {
         let (above, row) = r.split_at_mut(j * size);
         let (pivot, tail) = row[j..size].split_first_mut()?;
@@ -126,12 +240,11 @@ fn factor(size: usize, matrix: &[f32], added: f64) -> Option<Vec<f64>> {
         let root = Some(square).filter(|&square| square > 1e-9)?.sqrt();
         *pivot = root;
         let tail = &*tail;
-        above.par_chunks_mut(size).with_min_len(64).for_each(|row| {
+        for row in above.chunks_exact_mut(size) {
             row[j] = (row[j] - dot(&row[j + 1..], tail)) / root;
-        });
-        row[..j].fill(0.0);
+        }
     }
-    Some(r)
+    Some(())
 }
 
 /// `Σ a b`, in eight lanes.

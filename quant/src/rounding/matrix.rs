@@ -1,11 +1,14 @@
 //! All rows of a matrix.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{
     curvature::Curvature,
-    descent::Descent,
+    descent::{Moving, descend},
     feedback,
+    products::{add_products, blocks},
     row::{Row, Shape},
 };
 use crate::{
@@ -22,18 +25,19 @@ pub struct Rounding<'a> {
     pub target: &'a [f32],
     /// What errors along a row cost.
     pub inputs: &'a Curvature,
-    /// What errors of the rows cost together; without it, rows are independent.
-    pub outputs: Option<&'a Curvature>,
+    /// What errors of the rows cost together, for groups of rows one after another; without them,
+    /// rows are independent.
+    pub outputs: &'a [Curvature],
     /// How many times each row is taken up again beside the others.
     pub passes: usize,
 }
 
-/// Rows that are rounded side by side: the others see their errors only afterwards. It is part of
-/// the result, so it does not depend on the number of threads.
+/// Rows of a group that are rounded side by side: the others see their errors only afterwards. It
+/// is part of the result, so it does not depend on the number of threads.
 const BATCH: usize = 8;
 
-/// Rounds of descent of a row when its turn comes.
-const ROUNDS: usize = 24;
+/// Independent rows that are rounded side by side.
+const INDEPENDENT: usize = 384;
 
 /// Rounds the matrix; on the threads of the current rayon pool, with the same bytes for any number.
 /// `None` where the format has no blocks or its blocks do not fill the rows.
@@ -54,17 +58,47 @@ pub fn round_matrix_with(kernels: &Kernels, rounding: &Rounding<'_>) -> Option<V
     assert!(rounding.target.len().is_multiple_of(cols), "rows of {cols}");
     let row_bytes = rounding.format.tensor_type.row_bytes(cols as u64)? as usize;
     let count = rounding.target.len() / cols;
-    assert!(rounding.outputs.is_none_or(|outputs| outputs.size() == count), "{count} outputs");
+    let sizes: usize = rounding.outputs.iter().map(Curvature::size).sum();
+    assert!(sizes == count || rounding.outputs.is_empty(), "{count} outputs");
     let rows = Rows { kernels, shape: &shape, rounding, cols }.round();
     let mut bytes = vec![0; count * row_bytes];
     bytes.par_chunks_mut(row_bytes).zip(&rows).for_each(|(out, row)| row.encode(&shape, out));
     Some(bytes)
 }
 
-/// An order in which the rows of a batch are far apart, as rows of one head are the most alike.
-fn order(count: usize) -> Vec<usize> {
-    let batches = count.div_ceil(BATCH);
-    (0..batches).flat_map(|first| (first..count).step_by(batches)).collect()
+/// Rows whose errors are felt together.
+struct Group {
+    /// In which order they are rounded: a batch's are far apart, as rows of one head are the most
+    /// alike.
+    order: Vec<usize>,
+    /// In that order.
+    outputs: Curvature,
+}
+
+impl Group {
+    fn new(first: usize, outputs: &Curvature) -> Option<Group> {
+        let count = outputs.size();
+        let batches = count.div_ceil(BATCH);
+        let order = (0..batches).flat_map(|batch| (batch..count).step_by(batches));
+        let order: Vec<usize> = order.collect();
+        let outputs = outputs.reordered(&order)?;
+        Some(Group { order: order.into_iter().map(|row| first + row).collect(), outputs })
+    }
+
+    /// The places of the batch, of which one group may have fewer than another.
+    fn batch(&self, batch: usize) -> Range<usize> {
+        let end = self.order.len();
+        end.min(batch * BATCH)..end.min((batch + 1) * BATCH)
+    }
+}
+
+/// A row that was moved beside others.
+struct Moved {
+    row: Row,
+    /// The gradient before, of all errors.
+    before: Vec<f32>,
+    /// What was added to it.
+    growth: Vec<f32>,
 }
 
 struct Rows<'a> {
@@ -76,137 +110,159 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn round(&self) -> Vec<Row> {
-        let order = order(self.rounding.target.len() / self.cols);
-        let outputs = self.rounding.outputs.and_then(|outputs| outputs.reordered(&order));
-        let Some(outputs) = outputs else {
-            let targets = self.rounding.target.par_chunks(self.cols);
-            return targets.map(|target| self.round_row(target)).collect();
-        };
-        let (mut rows, mut gradients) = self.first_rows(&outputs, &order);
-        for _ in 0..self.rounding.passes {
-            self.pass(&outputs, &mut rows, &mut gradients);
+        let mut first = 0;
+        let groups = self.rounding.outputs.iter().map(|outputs| {
+            first += outputs.size();
+            Group::new(first - outputs.size(), outputs)
+        });
+        match groups.collect::<Option<Vec<Group>>>() {
+            Some(groups) if !groups.is_empty() => self.round_groups(&groups),
+            _ => {
+                let targets: Vec<&[f32]> = self.rounding.target.chunks_exact(self.cols).collect();
+                let batches = targets.chunks(INDEPENDENT);
+                batches.flat_map(|targets| self.first(targets)).map(|moving| moving.row).collect()
+            }
         }
-        let mut placed: Vec<(usize, Row)> = order.into_iter().zip(rows).collect();
+    }
+
+    fn round_groups(&self, groups: &[Group]) -> Vec<Row> {
+        let mut rows: Vec<Vec<Moving>> = groups.iter().map(|_| Vec::new()).collect();
+        let batches = groups.iter().map(|group| group.order.len().div_ceil(BATCH)).max();
+        let batches = batches.unwrap_or_default();
+        for batch in 0..batches {
+            self.first_batch(groups, batch, &mut rows);
+        }
+        for _ in 0..self.rounding.passes {
+            for batch in 0..batches {
+                self.move_batch(groups, batch, &mut rows);
+            }
+        }
+        let places = groups.iter().flat_map(|group| &group.order);
+        let rows = rows.into_iter().flatten().map(|moving| moving.row);
+        let mut placed: Vec<(usize, Row)> = places.copied().zip(rows).collect();
         placed.sort_unstable_by_key(|(place, _)| *place);
         placed.into_iter().map(|(_, row)| row).collect()
     }
 
-    /// Row by row in this order, each making up for the errors of those before. Also returns
-    /// `(Q - T) H`.
-    fn first_rows(&self, outputs: &Curvature, order: &[usize]) -> (Vec<Row>, Vec<f32>) {
-        let count = outputs.size();
-        let mut rows: Vec<Row> = Vec::with_capacity(count);
-        let mut gradients = Vec::with_capacity(count * self.cols);
-        while rows.len() < count {
-            let batch = rows.len()..count.min(rows.len() + BATCH);
-            let made: Vec<(Row, Vec<f32>)> = batch
-                .into_par_iter()
-                .map(|i| {
-                    let own = self.target(order[i]);
-                    let mut target = own.to_vec();
-                    for (k, row) in rows.iter().enumerate() {
-                        let factor = outputs.factor_row(k)[i];
-                        let wanted = self.target(order[k]).iter().zip(&row.weights);
-                        for (out, (wanted, weight)) in target.iter_mut().zip(wanted) {
-                            *out += factor * (wanted - weight);
-                        }
+    /// The next rows of each group, which make up for the errors of those before. Gradients are
+    /// those of each row by itself.
+    fn first_batch(&self, groups: &[Group], batch: usize, rows: &mut [Vec<Moving>]) {
+        let wanted: Vec<(usize, usize)> = places(groups, batch).collect();
+        let targets: Vec<Vec<f32>> = wanted
+            .par_iter()
+            .map(|&(group, i)| {
+                let Group { order, outputs } = &groups[group];
+                let mut target = self.target(order[i]).to_vec();
+                for (k, before) in rows[group].iter().enumerate() {
+                    let factor = outputs.factor_row(k)[i];
+                    let wanted = self.target(order[k]).iter().zip(&before.row.weights);
+                    for (out, (wanted, weight)) in target.iter_mut().zip(wanted) {
+                        *out += factor * (wanted - weight);
                     }
-                    let row = self.round_row(&target);
-                    let gradient = self.gradient(&row, own);
-                    (row, gradient)
-                })
-                .collect();
-            for (row, gradient) in made {
-                rows.push(row);
-                gradients.extend(gradient);
-            }
-        }
-        (rows, gradients)
-    }
-
-    /// Every row goes down again beside the others. `gradients` are those of each row by itself.
-    fn pass(&self, outputs: &Curvature, rows: &mut [Row], gradients: &mut [f32]) {
-        let count = rows.len();
-        for first in (0..count).step_by(BATCH) {
-            let batch: Vec<usize> = (first..count.min(first + BATCH)).collect();
-            let moved: Vec<(Row, Vec<f32>, Vec<f32>)> = batch
-                .par_iter()
-                .map(|&i| {
-                    let mut gradient = vec![0.0; self.cols];
-                    let own = outputs.row(i)[i];
-                    let parts = gradients.chunks_exact(self.cols).zip(outputs.row(i));
-                    self.kernels.run(Combine { parts, out: &mut gradient, divisor: own });
-                    let before = gradient.clone();
-                    let mut row = rows[i].clone();
-                    self.descend(&mut row, &mut gradient);
-                    for (after, &before) in gradient.iter_mut().zip(&before) {
-                        *after -= before;
-                    }
-                    (row, before, gradient)
-                })
-                .collect();
-            self.take(outputs, &batch, moved, rows, gradients);
+                }
+                target
+            })
+            .collect();
+        let made = self.first(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let made: Vec<Row> = made.into_iter().map(|moving| moving.row).collect();
+        let own: Vec<&[f32]> =
+            wanted.iter().map(|&(group, i)| self.target(groups[group].order[i])).collect();
+        for (moving, (group, _)) in self.with_gradients(made, &own).into_iter().zip(wanted) {
+            rows[group].push(moving);
         }
     }
 
-    /// Takes the moved rows one after another, where they still are better beside those before.
-    fn take(
-        &self,
-        outputs: &Curvature,
-        batch: &[usize],
-        moved: Vec<(Row, Vec<f32>, Vec<f32>)>,
-        rows: &mut [Row],
-        gradients: &mut [f32],
-    ) {
-        let mut taken: Vec<usize> = Vec::new();
-        let mut growths: Vec<Vec<f32>> = Vec::new();
-        for (&i, (row, before, growth)) in batch.iter().zip(moved) {
-            let own = outputs.row(i)[i];
-            let mut cost = 0.0;
-            for j in 0..self.cols {
-                let change = f64::from(row.weights[j]) - f64::from(rows[i].weights[j]);
-                let mut slope = 2.0 * f64::from(before[j]) + f64::from(growth[j]);
-                for (&k, growth) in taken.iter().zip(&growths) {
-                    slope += 2.0 * f64::from(outputs.row(i)[k] / own) * f64::from(growth[j]);
-                }
-                cost += change * slope;
-            }
-            if cost < 0.0 {
-                let gradient = &mut gradients[i * self.cols..][..self.cols];
-                for (gradient, growth) in gradient.iter_mut().zip(&growth) {
-                    *gradient += growth;
-                }
-                rows[i] = row;
-                taken.push(i);
-                growths.push(growth);
-            }
-        }
+    /// Some rows of each group go down again beside the others.
+    fn move_batch(&self, groups: &[Group], batch: usize, rows: &mut [Vec<Moving>]) {
+        let wanted: Vec<(usize, usize)> = places(groups, batch).collect();
+        let (mut moving, before): (Vec<Moving>, Vec<Vec<f32>>) = wanted
+            .par_iter()
+            .map(|&(group, i)| {
+                let outputs = groups[group].outputs.row(i);
+                let mut gradient = vec![0.0; self.cols];
+                let gradients = rows[group].iter().map(|moving| &*moving.gradient);
+                let parts = gradients.zip(outputs);
+                let divisor = outputs[i];
+                self.kernels.run(Combine { parts, out: &mut gradient, divisor });
+                let before = gradient.clone();
+                (Moving { row: rows[group][i].row.clone(), gradient }, before)
+            })
+            .unzip();
+        descend(self.kernels, self.shape, self.rounding.inputs, &mut moving);
+        let moved = moving.into_iter().zip(before).map(|(moving, before)| {
+            let Moving { row, gradient: mut growth } = moving;
+            growth.iter_mut().zip(&before).for_each(|(after, before)| *after -= before);
+            Moved { row, before, growth }
+        });
+        let mut moved = moved;
+        let of_groups: Vec<Vec<Moved>> = groups
+            .iter()
+            .map(|group| moved.by_ref().take(group.batch(batch).len()).collect())
+            .collect();
+        let parts = groups.par_iter().zip(of_groups).zip(rows);
+        parts.for_each(|((group, moved), rows)| take(group, batch, moved, rows));
     }
 
     fn target(&self, i: usize) -> &[f32] {
         &self.rounding.target[i * self.cols..][..self.cols]
     }
 
-    /// A row by itself.
-    fn round_row(&self, target: &[f32]) -> Row {
-        let mut row = feedback::round(self.kernels, self.shape, self.rounding.inputs, target);
-        let mut gradient = self.gradient(&row, target);
-        self.descend(&mut row, &mut gradient);
-        row
+    /// Rows by themselves.
+    fn first(&self, targets: &[&[f32]]) -> Vec<Moving> {
+        let inputs = self.rounding.inputs;
+        let rows = feedback::round(self.kernels, self.shape, inputs, targets);
+        let mut moving = self.with_gradients(rows, targets);
+        descend(self.kernels, self.shape, inputs, &mut moving);
+        moving
     }
 
-    fn descend(&self, row: &mut Row, gradient: &mut [f32]) {
-        let (shape, curvature) = (self.shape, self.rounding.inputs);
-        self.kernels.run(Descent { shape, curvature, row, gradient, rounds: ROUNDS });
+    fn with_gradients(&self, rows: Vec<Row>, targets: &[&[f32]]) -> Vec<Moving> {
+        let mut gradients = vec![0.0; rows.len() * self.cols];
+        let mut out: Vec<&mut [f32]> = gradients.chunks_exact_mut(self.cols).collect();
+        let errors: Vec<Vec<f32>> = rows
+            .iter()
+            .zip(targets)
+            .map(|(row, target)| row.weights.iter().zip(*target).map(|(q, t)| q - t).collect())
+            .collect();
+        for columns in blocks(self.cols) {
+            let errors: Vec<&[f32]> = errors.iter().map(|row| &row[columns.clone()]).collect();
+            let part = self.rounding.inputs.part(columns, 0..self.cols);
+            add_products(self.kernels, &errors, &part, &mut out);
+        }
+        let gradients = gradients.chunks_exact(self.cols).map(<[f32]>::to_vec);
+        rows.into_iter().zip(gradients).map(|(row, gradient)| Moving { row, gradient }).collect()
     }
+}
 
-    /// `(row - target) · H`.
-    fn gradient(&self, row: &Row, target: &[f32]) -> Vec<f32> {
-        let mut gradient = vec![0.0; self.cols];
-        let errors: Vec<f32> = row.weights.iter().zip(target).map(|(q, t)| q - t).collect();
-        let parts = (0..self.cols).map(|j| self.rounding.inputs.row(j)).zip(&errors);
-        self.kernels.run(Combine { parts, out: &mut gradient, divisor: 1.0 });
-        gradient
+/// Group and place of the rows that have their turn together.
+fn places(groups: &[Group], batch: usize) -> impl Iterator<Item = (usize, usize)> {
+    let groups = groups.iter().enumerate();
+    groups.flat_map(move |(g, group)| group.batch(batch).map(move |place| (g, place)))
+}
+
+/// Takes the moved rows of a group one after another, where they still are better beside those
+/// before.
+fn take(group: &Group, batch: usize, moved: Vec<Moved>, rows: &mut [Moving]) {
+    let mut taken: Vec<(usize, Vec<f32>)> = Vec::new();
+    for (i, moved) in group.batch(batch).zip(moved) {
+        let outputs = group.outputs.row(i);
+        let Moving { row, gradient } = &mut rows[i];
+        let mut cost = 0.0;
+        for j in 0..gradient.len() {
+            let change = f64::from(moved.row.weights[j]) - f64::from(row.weights[j]);
+            let mut slope = 2.0 * f64::from(moved.before[j]) + f64::from(moved.growth[j]);
+            for (k, growth) in &taken {
+                slope += 2.0 * f64::from(outputs[*k] / outputs[i]) * f64::from(growth[j]);
+            }
+            cost += change * slope;
+        }
+        if cost < 0.0 {
+            for (gradient, growth) in gradient.iter_mut().zip(&moved.growth) {
+                *gradient += growth;
+            }
+            *row = moved.row;
+            taken.push((i, moved.growth));
+        }
     }
 }
 

@@ -8,11 +8,15 @@
 //! 1. [`feedback`] rounds the columns of a row in turn;
 //! 2. [`descent`] goes on from there, over codes, integers of groups and halves of blocks;
 //! 3. [`matrix`] does so for all rows, and again for each beside what the others left.
+//!
+//! All of them take [`products::BLOCK`] columns of many rows at a time, of which only the moments
+//! with each other matter, and then tell the other columns by one product.
 
 mod curvature;
 mod descent;
 mod feedback;
 mod matrix;
+mod products;
 mod row;
 
 pub use curvature::Curvature;

@@ -185,7 +185,7 @@ impl WeightedRow {
         let mut importance = vec![0.0; row.len()];
         let given = encoding.importance.is_some_and(
             #[inline(always)]
-            |given| weigh_by(simd, given, &weights, &mut importance),
+            |given| weigh_by(simd, given, &mut importance),
         );
         if !given {
             if encoding.effort == Effort::Fast {

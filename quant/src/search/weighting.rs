@@ -6,7 +6,8 @@ use crate::kernels::{Simd, sum, sum_of_squares};
 ///
 /// With `sigma2`, the mean square of the weights: without importance, or where it is zero
 /// throughout, `x` counts `floor * sigma2 + x²`; the floor is how much a weight near zero counts.
-/// An importance `q` becomes `q * √(sigma2 + x²)`, as the field's standard tool has it.
+/// An importance counts as it is: what the field's standard tool multiplies it by, `√(sigma2 + x²)`,
+/// loses some KL divergence (`docs/benchmarks.md`).
 #[inline(always)]
 pub(super) fn weigh<S: Simd>(
     simd: S,
@@ -16,7 +17,7 @@ pub(super) fn weigh<S: Simd>(
     out: &mut [f32],
 ) {
     if let Some(importance) = importance
-        && weigh_by(simd, importance, weights, out)
+        && weigh_by(simd, importance, out)
     {
         return;
     }
@@ -27,18 +28,10 @@ pub(super) fn weigh<S: Simd>(
     }
 }
 
-/// `q * √(sigma2 + x²)`, on average 1; false where the importance is zero throughout.
+/// The importance, on average 1; false where it is zero throughout.
 #[inline(always)]
-pub(super) fn weigh_by<S: Simd>(
-    simd: S,
-    importance: &[f32],
-    weights: &[f32],
-    out: &mut [f32],
-) -> bool {
-    let sigma2 = mean_square(simd, weights);
-    for ((out, &x), &q) in out.iter_mut().zip(weights).zip(importance) {
-        *out = q.max(0.0) * (sigma2 + x * x).sqrt();
-    }
+pub(super) fn weigh_by<S: Simd>(simd: S, importance: &[f32], out: &mut [f32]) -> bool {
+    out.iter_mut().zip(importance).for_each(|(out, &q)| *out = q.max(0.0));
     normalise(simd, out)
 }
 
