@@ -159,6 +159,28 @@ pub(crate) struct TargetArgs {
     no_check: bool,
 }
 
+/// How a file is written.
+#[derive(Args)]
+pub(crate) struct ResumeArgs {
+    /// Go on where an interrupted run with this option stopped, with the same output and settings.
+    /// Unfinished files lie in the folder .llq-NAME.resume beside the output until it is complete
+    #[arg(long)]
+    resume: bool,
+}
+
+/// What a run does with what an interrupted one has left, and with what it leaves itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupted {
+    GoesOn,
+    IsRemoved,
+}
+
+impl ResumeArgs {
+    pub(crate) fn interrupted(&self) -> Interrupted {
+        if self.resume { Interrupted::GoesOn } else { Interrupted::IsRemoved }
+    }
+}
+
 /// Whether a file is written in the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {

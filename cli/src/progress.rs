@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ pub(crate) struct Progress<'a> {
     unit: Unit,
     total: u64,
     done: AtomicU64,
+    /// What of that took no time, as it was done before.
+    passed: Arc<AtomicU64>,
     started: Instant,
     shown: Shown,
 }
@@ -76,15 +78,16 @@ impl llq_convert::Progress for Reading<'_> {
 
 impl<'a> Progress<'a> {
     pub(crate) fn start(output: &'a Output, label: &str, total: u64, unit: Unit) -> Progress<'a> {
+        let passed = Arc::new(AtomicU64::new(0));
         let shown = match output.progress_style() {
-            ProgressStyle::Bar => Shown::Bar(bar(output, label, total, unit)),
+            ProgressStyle::Bar => Shown::Bar(bar(output, (label, total, unit), &passed)),
             ProgressStyle::Lines => {
                 Shown::Lines(Mutex::new(LastLine { at: Instant::now(), tenth: 0 }))
             }
             ProgressStyle::Silent => Shown::Nothing,
         };
         let (label, done, started) = (label.to_owned(), AtomicU64::new(0), Instant::now());
-        Progress { output, label, unit, total, done, started, shown }
+        Progress { output, label, unit, total, done, passed, started, shown }
     }
 
     /// Counts `units` more as done.
@@ -94,6 +97,16 @@ impl<'a> Progress<'a> {
             Shown::Bar(bar) => bar.set_position(done),
             Shown::Lines(last) => self.log(done, last),
             Shown::Nothing => {}
+        }
+    }
+
+    /// Counts `units` as done before the step started.
+    pub(crate) fn pass(&self, units: u64) {
+        self.passed.fetch_add(units, Ordering::Relaxed);
+        let done = self.done.fetch_add(units, Ordering::Relaxed) + units;
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_position(done);
+            bar.reset_eta();
         }
     }
 
@@ -112,9 +125,10 @@ impl<'a> Progress<'a> {
         }
         *last = LastLine { at: Instant::now(), tenth };
         let elapsed = self.started.elapsed();
-        let left = elapsed.mul_f64(self.total.saturating_sub(done) as f64 / done.max(1) as f64);
+        let made = done.saturating_sub(self.passed.load(Ordering::Relaxed));
+        let left = elapsed.mul_f64(self.total.saturating_sub(done) as f64 / made.max(1) as f64);
         let (label, percent) = (&self.label, tenth * 10);
-        let (rate, left) = (self.unit.rate(done, elapsed), Seconds(left));
+        let (rate, left) = (self.unit.rate(made, elapsed), Seconds(left));
         self.output.done(&format_args!("{label}: {percent} %, {rate}, {left} left"));
     }
 }
@@ -152,12 +166,18 @@ impl Unit {
     }
 }
 
-fn bar(output: &Output, label: &str, total: u64, unit: Unit) -> ProgressBar {
+fn bar(
+    output: &Output,
+    (label, total, unit): (&str, u64, Unit),
+    passed: &Arc<AtomicU64>,
+) -> ProgressBar {
+    let passed = Arc::clone(passed);
     let style = BarStyle::with_template(unit.bar_template())
         .unwrap_or_else(|_| BarStyle::default_bar())
         .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let made = state.pos().saturating_sub(passed.load(Ordering::Relaxed));
             // A terminal that cannot be written to leaves nobody to tell.
-            let _ = out.write_str(&unit.rate(state.pos(), state.elapsed()));
+            let _ = out.write_str(&unit.rate(made, state.elapsed()));
         })
         .progress_chars("█▉▊▋▌▍▎▏ ");
     let bar = output.bars().add(ProgressBar::new(total).with_style(style));

@@ -30,6 +30,7 @@ mod demands;
 mod digest;
 mod edit;
 mod error;
+mod fingerprint;
 mod imatrix;
 mod json;
 mod lora;
@@ -54,7 +55,7 @@ pub use digest::{Digest, digests, hexadecimal, whole as whole_digest};
 pub use edit::Edit;
 pub use error::Error;
 pub use imatrix::{Entry, EntryStatistics, Imatrix, ImatrixError, ImatrixFormat};
-pub use llq_gguf::{Endian, Overwrite, Rewritten, Split};
+pub use llq_gguf::{Earlier, Endian, Overwrite, Rewritten, Split};
 pub use lora::{LoraAdapter, LoraError};
 pub use naming::file_name;
 pub use overrides::Overrides;
@@ -72,4 +73,4 @@ pub use weights::{
     safetensors::SafetensorsError,
     torch::{PickleError, TorchError, ZipError},
 };
-pub use write::{NonFinite, Overflow, Progress, Report, Silent, write};
+pub use write::{NonFinite, Overflow, Progress, Report, Silent, write, write_resumably};

@@ -1,6 +1,10 @@
 //! What the pipeline reads from.
 
-use std::{fmt, ops::Range, path::Path};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{Metadata, TensorSpec, TensorType};
 
@@ -27,6 +31,9 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// The tensors in output order: those of no block first, then block after block. Their types
     /// are those of the source.
     fn tensors(&self) -> &[TensorSpec];
+
+    /// The files that rows are read from.
+    fn files(&self) -> Vec<PathBuf>;
 
     /// Reads `rows` of tensor `tensor` into `out`, little endian, in the source's type. A row has
     /// `shape[0]` weights; a tensor has as many rows as the product of its other extents.

@@ -12,13 +12,15 @@ use std::{
     },
 };
 
-use llq_gguf::{ModelWriter, Overwrite, SealedModel, TensorType};
+use llq_gguf::{Earlier, ModelWriter, Overwrite, SealedModel, TensorType};
 
 use self::{
     job::{Job, Jobs, Scratch},
     tally::Tally,
 };
-use crate::{Error, OnOverflow, Plan, Source, TensorPlan, demands, error::Result};
+use crate::{
+    Error, OnOverflow, Plan, Source, TensorPlan, demands, error::Result, fingerprint::fingerprint,
+};
 
 pub use self::overflow::Overflow;
 
@@ -26,6 +28,14 @@ pub use self::overflow::Overflow;
 pub trait Progress: Sync {
     /// Work starts; it will read `total_bytes` of the source.
     fn begin(&self, total_bytes: u64);
+
+    /// An interrupted run has left this, of which what is of use is [passed](Self::pass).
+    fn resume(&self, _earlier: &Earlier) {}
+
+    /// `bytes` more of the source need not be read, as an earlier run has done so.
+    fn pass(&self, bytes: u64) {
+        self.advance(bytes);
+    }
 
     /// `bytes` more of the source were read, encoded and written. It is also called with 0, where
     /// tensors have to be read a second time.
@@ -77,23 +87,67 @@ pub fn write(
     overwrite: Overwrite,
     progress: &dyn Progress,
 ) -> Result<Report> {
-    for path in plan.layout().paths(target)? {
-        refuse_source_as_target(source, &path)?;
-    }
+    refuse_source_as_target(source, plan, target)?;
     let writer = ModelWriter::create(target, plan.layout().clone(), overwrite)?;
     progress.begin(plan.source_bytes());
+    run(source, plan, writer, target, progress)
+}
+
+/// Does what [`write()`] does, but goes on with what an interrupted run of the same plan has left,
+/// and leaves after an interruption or an error what the next can go on with, if there is any: the
+/// folder `.llq-NAME.resume` beside the target. The bytes are those of a run that was never interrupted.
+///
+/// # Errors
+///
+/// Those of [`write()`], and [`Error::Gguf`] where a run of another plan or source has left something,
+/// or another run is writing.
+pub fn write_resumably(
+    source: &dyn Source,
+    plan: &Plan,
+    target: &Path,
+    overwrite: Overwrite,
+    progress: &dyn Progress,
+) -> Result<Report> {
+    refuse_source_as_target(source, plan, target)?;
+    let fingerprint = fingerprint(source, plan)?;
+    let (writer, earlier) =
+        ModelWriter::resume(target, plan.layout().clone(), overwrite, fingerprint)?;
+    progress.begin(plan.source_bytes());
+    progress.resume(&earlier);
+    run(source, plan, writer, target, progress)
+}
+
+fn run(
+    source: &dyn Source,
+    plan: &Plan,
+    writer: ModelWriter,
+    target: &Path,
+    progress: &dyn Progress,
+) -> Result<Report> {
     let tallies = plan.tensors().iter().map(|_| Tally::default()).collect();
     let mut pipeline = Pipeline { source, plan, writer, progress, tallies };
-    pipeline.convert()?;
+    match pipeline.convert() {
+        // The next run will have other settings.
+        Err(error @ Error::Overflow { .. }) => {
+            pipeline.writer.discard();
+            return Err(error);
+        }
+        converted => converted?,
+    }
     pipeline.keep_what_overflowed()?;
     pipeline.finish(target)
 }
 
-fn refuse_source_as_target(source: &dyn Source, target: &Path) -> Result<()> {
-    match (source.path().canonicalize(), target.canonicalize()) {
-        (Ok(source), Ok(target)) if source == target => Err(Error::TargetIsSource { path: target }),
-        _ => Ok(()),
+fn refuse_source_as_target(source: &dyn Source, plan: &Plan, target: &Path) -> Result<()> {
+    for path in plan.layout().paths(target)? {
+        match (source.path().canonicalize(), path.canonicalize()) {
+            (Ok(source), Ok(path)) if source == path => {
+                return Err(Error::TargetIsSource { path });
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 struct Pipeline<'a> {
@@ -119,12 +173,20 @@ impl Pipeline<'_> {
     fn convert_rows(&self, job: &Job, scratch: &mut Scratch) -> Result<()> {
         let Pipeline { source, plan, ref writer, progress, .. } = *self;
         let tensor = &plan.tensors()[job.tensor];
+        if writer.adopt(job.tensor, job.bytes(tensor))? {
+            progress.pass(job.source_bytes(tensor));
+            return Ok(());
+        }
         let (bytes, census) = job.convert(source, plan, scratch)?;
         if !overflow::is_allowed(tensor, &census, plan.request().on_overflow) {
             return Err(Error::Overflow { tensors: Vec::new() });
         }
-        writer.write_at(job.tensor, job.offset(tensor), bytes)?;
+        writer.write_at(job.tensor, job.bytes(tensor).start, bytes)?;
         self.tallies[job.tensor].add(&census);
+        // What is to be reported, or decides a tensor's type, has to be met again.
+        if census.is_ordinary() {
+            writer.keep(job.tensor, job.bytes(tensor))?;
+        }
         progress.advance(job.source_bytes(tensor));
         Ok(())
     }
@@ -171,7 +233,7 @@ impl Pipeline<'_> {
             |job, scratch| {
                 let tensor = &plan.tensors()[job.tensor];
                 let (bytes, _) = job.convert(source, &plan, scratch)?;
-                writer.write_at(job.tensor, job.offset(tensor), bytes)?;
+                writer.write_at(job.tensor, job.bytes(tensor).start, bytes)?;
                 progress.advance(0);
                 Ok(())
             },

@@ -39,6 +39,31 @@ impl Coverage {
         Ok(())
     }
 
+    /// Adds the bytes `start..end`, of which some may be covered already.
+    pub(crate) fn unite(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let (mut start, mut end) = (start, end);
+        while let Some((&s, &e)) = self.ranges.range(..=end).next_back()
+            && e >= start
+        {
+            self.ranges.remove(&s);
+            (start, end) = (start.min(s), end.max(e));
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Whether all of the bytes `start..end` are covered.
+    pub(crate) fn contains(&self, start: u64, end: u64) -> bool {
+        start >= end || self.ranges.range(..=start).next_back().is_some_and(|(_, &e)| e >= end)
+    }
+
+    /// Start and end of each range.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.ranges.iter().map(|(&start, &end)| (start, end))
+    }
+
     /// Number of bytes covered.
     pub(crate) fn bytes(&self) -> u64 {
         self.ranges.iter().map(|(start, end)| end - start).sum()
@@ -57,6 +82,17 @@ mod tests {
         }
         assert_eq!(coverage.ranges, BTreeMap::from([(0, 40)]));
         assert_eq!(coverage.bytes(), 40);
+    }
+
+    #[test]
+    fn what_is_covered_can_be_added_again() {
+        let mut coverage = Coverage::default();
+        for (start, end) in [(10, 20), (30, 40), (50, 60), (15, 35), (12, 18), (60, 70), (7, 7)] {
+            coverage.unite(start, end);
+        }
+        assert_eq!(coverage.ranges, BTreeMap::from([(10, 40), (50, 70)]));
+        assert!(coverage.contains(10, 40) && coverage.contains(55, 60) && coverage.contains(5, 5));
+        assert!(!coverage.contains(9, 11) && !coverage.contains(39, 51));
     }
 
     #[test]

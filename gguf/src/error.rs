@@ -272,6 +272,18 @@ pub enum Error {
         /// The most there may be.
         limit: usize,
     },
+    /// Another run writes the same target, resumably too.
+    #[error("{path}: another run is writing it", path = path.display())]
+    InUse {
+        /// The target.
+        path: PathBuf,
+    },
+    /// What an interrupted run has left cannot be gone on with.
+    #[error("{path}: left by a run with other settings, another source or another llq", path = path.display())]
+    OtherRun {
+        /// The folder of that run.
+        path: PathBuf,
+    },
     /// A layout cannot take the place of the one that is being written.
     #[error("{path}: the new layout has other places than the one that is being written", path = path.display())]
     OtherLayout {

@@ -60,6 +60,16 @@ impl FileWriter {
         check_target(target, overwrite)?;
         let file = create_partial(folder(target))
             .map_err(|source| Error::Io { path: target.to_owned(), source })?;
+        FileWriter::over(file, target, layout, overwrite)
+    }
+
+    /// Writes into a file that may have something already.
+    pub(crate) fn over(
+        file: NamedTempFile,
+        target: &Path,
+        layout: Layout,
+        overwrite: Overwrite,
+    ) -> Result<FileWriter> {
         let written = layout.tensors().iter().map(|_| Mutex::default()).collect();
         let length = layout.file_bytes();
         let is_large = page_cache::is_large(length);
@@ -99,6 +109,12 @@ impl FileWriter {
         let position = self.layout.position(tensor) + offset;
         self.write_all_at(bytes, position)?;
         self.write_back(position, bytes.len() as u64);
+        self.add_written(index, offset, end)
+    }
+
+    /// Counts bytes of a tensor as written.
+    pub(crate) fn add_written(&self, index: usize, offset: u64, end: u64) -> Result<()> {
+        let tensor = &self.layout.tensors()[index];
         let mut written = self.written[index].lock().unwrap_or_else(PoisonError::into_inner);
         written
             .add(offset, end)
@@ -350,7 +366,7 @@ fn persist(file: NamedTempFile, target: &Path, overwrite: Overwrite) -> Result<(
 }
 
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder)?.sync_all() {
         // Some network file systems cannot sync a folder.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -359,7 +375,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::{Builder, NamedTempFile};
 
+use crate::resume;
+
 const PREFIX: &str = ".llq-";
 const SUFFIX: &str = ".partial";
 
@@ -44,12 +46,15 @@ pub fn create_partial(folder: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// Removes what killed processes have left. What stands in the way of that is no reason to stop.
-fn remove_abandoned(folder: &Path) {
+pub(crate) fn remove_abandoned(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_partial = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         // To open a pipe would wait for its other end, and a link is not ours.
+        if resume::is_resume_folder(&name) {
+            resume::remove_if_useless(&entry.path());
+        }
         if is_partial && entry.file_type().is_ok_and(|file_type| file_type.is_file()) {
             let _ = remove_if_abandoned(&entry.path());
         }

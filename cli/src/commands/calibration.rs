@@ -20,8 +20,9 @@ use llq_gguf::{Model, TensorType};
 use llq_quant::mix::Guidance;
 use serde::Serialize;
 
-use super::perplexity;
+use super::{perplexity, produce};
 use crate::{
+    args::Interrupted,
     corpus::Text,
     escape::Escaped,
     failure::Refusal,
@@ -43,14 +44,13 @@ pub(crate) struct CalibrationArgs {
     #[arg(long, value_name = "N", default_value_t = Calibration::default().windows as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), requires = "calibrate")]
     calibrate_windows: u32,
-
-    /// Go on with a calibration that was ended: what it had finished lies beside the output
-    #[arg(long, requires = "calibrate")]
-    resume: bool,
 }
 
 /// What settings are kept as.
 const SETTINGS: &str = "settings";
+
+/// What the names of all tensors are kept as, in lines, when these are finished.
+const FINISHED: &str = "finished";
 
 impl CalibrationArgs {
     /// The text, which is read too.
@@ -67,9 +67,13 @@ impl CalibrationArgs {
     }
 
     /// Refuses to write over what another run finished, before anything takes time.
-    pub(super) fn check_unfinished(&self, target: &Path) -> Result<(), Refusal> {
+    pub(super) fn check_unfinished(
+        &self,
+        target: &Path,
+        interrupted: Interrupted,
+    ) -> Result<(), Refusal> {
         let folder = Folder::beside(target);
-        let is_idle = self.calibrate.is_none() || self.resume;
+        let is_idle = self.calibrate.is_none() || interrupted == Interrupted::GoesOn;
         if is_idle || !folder.file(SETTINGS).exists() { Ok(()) } else { Err(folder.unfinished()) }
     }
 
@@ -79,6 +83,7 @@ impl CalibrationArgs {
         path: &Path,
         plan: &Plan,
         target: &Path,
+        interrupted: Interrupted,
         output: &Output,
     ) -> anyhow::Result<Option<CalibratedTensors>> {
         let Some(text) = &self.calibrate else { return Ok(None) };
@@ -89,7 +94,16 @@ impl CalibrationArgs {
         let types = changed(plan);
 
         let folder = Folder::beside(target);
-        folder.open(&settings(&model, plan, &corpus, &options)?, self)?;
+        folder.open(&settings(&model, plan, &corpus, &options)?, interrupted)?;
+        if let Ok(names) = fs::read_to_string(folder.file(FINISHED)) {
+            return Ok(Some(folder.tensors(names.lines(), &types)));
+        }
+        if let Some(unfinished) = llq_gguf::unfinished(target) {
+            let unfinished = unfinished.display();
+            return Err(Refusal::new(format!("{unfinished} is not of this calibration"))
+                .hint(produce::ANEW_HINT)
+                .into());
+        }
         let steps = Steps::new(output);
         let done =
             calibrate(&llama, &|name| types.get(name).copied(), &corpus, &options, &folder, &steps)
@@ -111,11 +125,11 @@ impl CalibrationArgs {
                 others,
             ));
         }
-        let tensors = done.tensors.into_iter().filter_map(|name| {
-            let ready = ReadyTensor { tensor_type: *types.get(&*name)?, path: folder.file(&name) };
-            Some((name, ready))
-        });
-        Ok(Some(CalibratedTensors { tensors: tensors.collect(), folder }))
+        folder
+            .store(FINISHED, done.tensors.join("\n").as_bytes())
+            .with_context(|| format!("cannot write to {}", folder.path.display()))?;
+        let names = done.tensors.iter().map(String::as_str);
+        Ok(Some(folder.tensors(names, &types)))
     }
 
     /// What [`run`](Self::run) would take. `None` where nobody asked for it.
@@ -266,8 +280,21 @@ impl Folder {
         self.path.join(format!("{name}.bin"))
     }
 
+    /// Finished ones, by name.
+    fn tensors<'a>(
+        self,
+        names: impl Iterator<Item = &'a str>,
+        types: &HashMap<&str, TensorType>,
+    ) -> CalibratedTensors {
+        let ready = |name: &str| {
+            let ready = ReadyTensor { tensor_type: *types.get(name)?, path: self.file(name) };
+            Some((name.to_owned(), ready))
+        };
+        CalibratedTensors { tensors: names.filter_map(ready).collect(), folder: self }
+    }
+
     /// Makes the folder, or takes the one of a run with the same settings.
-    fn open(&self, settings: &str, args: &CalibrationArgs) -> anyhow::Result<()> {
+    fn open(&self, settings: &str, interrupted: Interrupted) -> anyhow::Result<()> {
         let shown = self.path.display();
         if !self.file(SETTINGS).exists() {
             fs::create_dir_all(&self.path).with_context(|| format!("cannot create {shown}"))?;
@@ -275,7 +302,7 @@ impl Folder {
                 .store(SETTINGS, settings.as_bytes())
                 .with_context(|| format!("cannot write to {shown}"));
         }
-        if !args.resume {
+        if interrupted == Interrupted::IsRemoved {
             return Err(self.unfinished().into());
         }
         let found = fs::read(self.file(SETTINGS)).unwrap_or_default();

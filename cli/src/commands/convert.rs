@@ -9,8 +9,8 @@ use llq_quant::mix::{Guidance, Mix, Recipe};
 use super::produce::{self, Job, withdrawn};
 use crate::{
     args::{
-        EffortArgs, FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, TargetArgs, parse_mix,
-        types_help,
+        EffortArgs, FormArgs, HELP, LoraArgs, MetadataArgs, PurityArgs, ResumeArgs, TargetArgs,
+        parse_mix, types_help,
     },
     escape::Escaped,
     failure::Refusal,
@@ -48,6 +48,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     target: TargetArgs,
+
+    #[command(flatten)]
+    resume: ResumeArgs,
 
     /// Plain type of the matrices; auto keeps the checkpoint's
     #[arg(long, value_name = "TYPE", default_value = "auto", conflicts_with = "mix")]
@@ -132,8 +135,17 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let files = files.into_iter().flatten().collect();
     let write_recipe = args.recipe.write_recipe.as_deref();
     let (input, target) = (&args.checkpoint, &args.target);
-    let (calibration, mix) = (None, None);
-    let job = Job { input, target, open, request, files, write_recipe, calibration, mix };
+    let job = Job {
+        input,
+        target,
+        open,
+        request,
+        files,
+        write_recipe,
+        calibration: None,
+        mix: None,
+        interrupted: args.resume.interrupted(),
+    };
     produce::run(job, output).map_err(|error| with_hint(error, args))
 }
 

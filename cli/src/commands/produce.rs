@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
+    thread,
     time::Instant,
 };
 
 use anyhow::Context;
 use llq_convert::{
-    Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan, Report,
-    Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
+    Earlier, Error, NonFinite, OnOverflow, OpenOptions, Output as Types, Overflow, Overwrite, Plan,
+    Report, Requantize, Request, Source, SourceKind, Split, TypeTable, Withdrawn,
 };
 use llq_gguf::TensorType;
 use llq_quant::mix::Mix;
@@ -24,7 +25,7 @@ use super::{
     type_shares::{TypeShare, type_shares},
 };
 use crate::{
-    args::{Check, Run, TargetArgs},
+    args::{Check, Interrupted, Run, TargetArgs},
     escape::Escaped,
     failure::{FOUND_BAD, Refusal},
     figures::{ByteRate, Bytes, Count, Seconds},
@@ -62,6 +63,7 @@ pub(super) struct Job<'a> {
     pub(super) calibration: Option<&'a CalibrationArgs>,
     /// What the types were chosen by, if by measuring.
     pub(super) mix: Option<&'a Measured>,
+    pub(super) interrupted: Interrupted,
 }
 
 impl<'a> Job<'a> {
@@ -81,6 +83,7 @@ impl<'a> Job<'a> {
             write_recipe: None,
             calibration: None,
             mix: None,
+            interrupted: Interrupted::IsRemoved,
         }
     }
 
@@ -154,8 +157,11 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
         return output.result(&dry_run).map(|()| None);
     }
 
+    check_unfinished(target.path(), job.interrupted, job.target.overwrite())?;
     let calibrated = match job.calibration {
-        Some(calibration) => calibration.run(job.input, &plan, target.path(), output)?,
+        Some(calibration) => {
+            calibration.run(job.input, &plan, target.path(), job.interrupted, output)?
+        }
         None => None,
     };
     let (source, plan) = match &calibrated {
@@ -167,7 +173,7 @@ pub(super) fn make(job: Job<'_>, output: &Output) -> anyhow::Result<Option<Made>
         None => (source, plan),
     };
     let target = (target.path(), job.target.overwrite());
-    let report = write(&*source, &plan, target, "writing", output)?;
+    let report = write(&*source, &plan, target, job.interrupted, "writing", output)?;
     if let Some(calibrated) = calibrated {
         calibrated.remove(output);
     }
@@ -263,54 +269,119 @@ pub(super) fn write(
     source: &dyn Source,
     plan: &Plan,
     (target, overwrite): (&Path, Overwrite),
+    interrupted: Interrupted,
     label: &str,
     output: &Output,
 ) -> anyhow::Result<Report> {
     let writing = Writing::start();
     let shown = output.progress(label, plan.source_bytes(), Unit::Bytes);
-    let progress = Encoding { shown, writing: &writing };
-    let report =
-        llq_convert::write(source, plan, target, overwrite, &progress).map_err(|error| {
-            let refusal = Refusal::new(format!("cannot write {}", target.display()));
-            let hint = overflow_hint(&error, plan.request().on_overflow);
-            let refusal = match hint {
-                Some(hint) => refusal.hint(hint),
-                None => refusal,
-            };
-            anyhow::Error::new(error).context(refusal)
-        })?;
+    let progress = Encoding { shown, writing: &writing, target, output };
+    let write = match interrupted {
+        Interrupted::GoesOn => llq_convert::write_resumably,
+        Interrupted::IsRemoved => llq_convert::write,
+    };
+    let report = write(source, plan, target, overwrite, &progress).map_err(|error| {
+        let refusal = Refusal::new(format!("cannot write {}", target.display()));
+        let refusal = match write_hint(&error, plan.request().on_overflow, target) {
+            Some(hint) => refusal.hint(hint),
+            None => refusal,
+        };
+        anyhow::Error::new(error).context(refusal)
+    })?;
     drop(progress);
     say_non_finite(&report.non_finite, output);
     say_overflows(&report.overflows, plan.request().on_overflow, output);
     Ok(report)
 }
 
-/// What can be done about weights that are too large.
-fn overflow_hint(error: &Error, on_overflow: OnOverflow) -> Option<&'static str> {
-    let Error::Overflow { tensors } = error else { return None };
+/// What can be done about a write that failed.
+fn write_hint(error: &Error, on_overflow: OnOverflow, target: &Path) -> Option<String> {
+    match error {
+        Error::Overflow { tensors } => Some(overflow_hint(tensors, on_overflow).to_owned()),
+        Error::Gguf(llq_gguf::Error::InUse { .. }) => None,
+        Error::Gguf(llq_gguf::Error::OtherRun { .. }) => Some(ANEW_HINT.to_owned()),
+        _ => goes_on(target),
+    }
+}
+
+/// What to do about weights that are too large.
+fn overflow_hint(tensors: &[Overflow], on_overflow: OnOverflow) -> &'static str {
     let keepable = on_overflow == OnOverflow::Error
         && tensors.iter().all(|overflow| overflow.to == TensorType::F16);
-    Some(match keepable {
+    match keepable {
         true => {
             "convert and quantize take --on-overflow keep-bf16, which makes BF16 of such tensors, \
              and --on-overflow clamp, which cuts the weights"
         }
         false => "convert and quantize take --on-overflow clamp, which cuts the weights",
-    })
+    }
+}
+
+/// What to do with what another run has left.
+pub(super) const ANEW_HINT: &str = "--force without --resume removes it and begins anew";
+
+/// Says what a run that did not come to its end has left.
+fn goes_on(target: &Path) -> Option<String> {
+    let folder = llq_gguf::unfinished(target)?;
+    Some(format!("--resume goes on with what is in {}", folder.display()))
+}
+
+/// Refuses to remove what an interrupted run has left, unless that is asked for.
+fn check_unfinished(
+    target: &Path,
+    interrupted: Interrupted,
+    overwrite: Overwrite,
+) -> Result<(), Refusal> {
+    match (llq_gguf::unfinished(target), interrupted, overwrite) {
+        (Some(folder), Interrupted::IsRemoved, Overwrite::Forbid) => {
+            Err(Refusal::new(format!("{} has what an interrupted run wrote", folder.display()))
+                .hint(format!("--resume goes on with it, {ANEW_HINT}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Shows a write, and stops it where Ctrl-C was pressed.
 struct Encoding<'a> {
     shown: Progress<'a>,
     writing: &'a Writing,
+    target: &'a Path,
+    output: &'a Output,
 }
 
 impl llq_convert::Progress for Encoding<'_> {
     fn begin(&self, _total_bytes: u64) {}
 
+    fn resume(&self, earlier: &Earlier) {
+        if let Some(damage) = &earlier.damage {
+            self.output.note(&format_args!(
+                "what an interrupted run has left is of no use, as {damage}: writing begins anew"
+            ));
+        }
+        if earlier.bytes > 0 {
+            let bytes = Bytes(earlier.bytes);
+            self.output.done(&format_args!("{bytes} are there from an interrupted run"));
+        }
+    }
+
+    fn pass(&self, bytes: u64) {
+        self.shown.pass(bytes);
+        self.writing.check();
+    }
+
     fn advance(&self, bytes: u64) {
         self.shown.advance(bytes);
         self.writing.check();
+    }
+}
+
+impl Drop for Encoding<'_> {
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(hint) = goes_on(self.target)
+        {
+            self.output.note(&format_args!("interrupted; {hint}"));
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     args::{
-        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, TargetArgs, parse_mix, types_help,
+        EffortArgs, FormArgs, HELP, MetadataArgs, PurityArgs, ResumeArgs, TargetArgs, parse_mix,
+        types_help,
     },
     failure::Refusal,
     output::{Form, Output},
@@ -44,6 +45,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     target: TargetArgs,
+
+    #[command(flatten)]
+    resume: ResumeArgs,
 
     /// Quantize to this type; a recipe may say it instead, or a target be given
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_mix)]
@@ -111,7 +115,17 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let write_recipe = args.recipe.write_recipe.as_deref();
     let calibration = Some(&args.calibration);
     let mix = measured.as_ref();
-    let job = Job { input, target, open, request, files, write_recipe, calibration, mix };
+    let job = Job {
+        input,
+        target,
+        open,
+        request,
+        files,
+        write_recipe,
+        calibration,
+        mix,
+        interrupted: args.resume.interrupted(),
+    };
     if mix.is_none() {
         return produce::run(job, output);
     }
@@ -144,7 +158,7 @@ impl Args {
         output: &Output,
     ) -> anyhow::Result<Option<Measured>> {
         let Some(target) = self.allocation.target() else { return Ok(None) };
-        self.calibration.check_unfinished(&self.target.output)?;
+        self.calibration.check_unfinished(&self.target.output, self.resume.interrupted())?;
         Place::check(&self.target.output, self.target.overwrite(), &self.model)?;
         if let Some(recipe) = &self.recipe.write_recipe {
             Target::check(recipe, self.target.overwrite(), &self.model)?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{check, corpus::Evaluating, perplexity, produce};
 use crate::{
-    args::HELP,
+    args::{HELP, Interrupted},
     escape::Escaped,
     failure::Refusal,
     figures::Count,
@@ -87,7 +87,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<ExitCode> {
     let folder = TemporaryFolder::beside(folder_of(target.path()))
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     let unchecked = folder.path().join("transformed.gguf");
-    produce::write(&*source, &plan, (&unchecked, Overwrite::Forbid), "transforming", output)?;
+    let to = (unchecked.as_path(), Overwrite::Forbid);
+    produce::write(&*source, &plan, to, Interrupted::IsRemoved, "transforming", output)?;
     let checked =
         Checked::of(&Model::open(&unchecked)?, &base, &Evaluating::new(output, "checking"))
             .with_context(|| format!("cannot check {}", args.output.display()))?;

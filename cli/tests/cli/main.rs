@@ -24,6 +24,7 @@ mod lora;
 mod output_file;
 mod remote;
 mod reports;
+mod resume;
 mod shells;
 mod tables;
 mod tokenize;

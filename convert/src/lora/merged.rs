@@ -1,6 +1,6 @@
 //! A checkpoint's tensors with an adapter merged in.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, ops::Range, path::PathBuf};
 
 use llq_gguf::TensorType;
 
@@ -183,6 +183,10 @@ impl Merged {
 impl Weights for Merged {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        [self.base.files(), self.adapter.weights.files()].concat()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

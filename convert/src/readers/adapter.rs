@@ -1,6 +1,10 @@
 //! A LoRA adapter as source: its factors under the names that loaders of GGUF adapters expect.
 
-use std::{collections::HashMap, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{Metadata, TensorSpec, TensorType, Value};
 
@@ -172,6 +176,10 @@ impl Scaled {
 impl Weights for Scaled {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.adapter.weights.files()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

@@ -128,6 +128,10 @@ impl Source for Checkpoint {
         &self.specs
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.weights.files()
+    }
+
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let MappedTensor { spec, origin } = &self.mapped[tensor];
         assert_eq!(out.len() as u64, row_bytes(spec) * (rows.end - rows.start), "size of the rows");

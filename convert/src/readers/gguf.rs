@@ -1,6 +1,9 @@
 //! A GGUF file as source: quantizing is a conversion too.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{Endian, Model, TensorInfo, TensorSpec};
 use llq_quant::format;
@@ -56,6 +59,10 @@ impl Source for GgufSource {
 
     fn tensors(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.model.paths().map(Path::to_path_buf).collect()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

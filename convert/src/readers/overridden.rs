@@ -1,6 +1,9 @@
 //! Any source with the user's own metadata.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{Metadata, TensorSpec, TensorType};
 
@@ -32,6 +35,10 @@ impl Source for Overridden {
 
     fn tensors(&self) -> &[TensorSpec] {
         self.source.tensors()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

@@ -73,6 +73,11 @@ impl Source for WithReady {
         &self.specs
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        let ready = self.files.iter().flatten().cloned();
+        self.source.files().into_iter().chain(ready).collect()
+    }
+
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         match &self.files[tensor] {
             // Opened for each read: a model has more tensors than a process may have files.

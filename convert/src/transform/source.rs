@@ -1,6 +1,9 @@
 //! A source whose rows are transformed as they are read.
 
-use std::{ops::Range, path::Path};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{Metadata, TensorSpec, TensorType};
 use llq_quant::{Encoding, FormatInfo, format};
@@ -80,6 +83,10 @@ impl Source for Transformed {
 
     fn tensors(&self) -> &[TensorSpec] {
         &self.specs
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.source.files()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

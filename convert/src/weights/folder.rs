@@ -96,6 +96,10 @@ impl Weights for WeightFile {
         }
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path().to_path_buf()]
+    }
+
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         match self {
             WeightFile::Safetensors(file) => file.read_rows(tensor, rows, out),
@@ -195,6 +199,10 @@ impl WeightFolder {
 impl Weights for WeightFolder {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().flat_map(Weights::files).collect()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

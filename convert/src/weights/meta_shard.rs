@@ -1,6 +1,10 @@
 //! One shard of a Meta checkpoint: a PyTorch file, and the scales of what it has in FP8.
 
-use std::{collections::HashMap, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use half::bf16;
 use llq_gguf::TensorType;
@@ -53,6 +57,11 @@ impl MetaShard {
 impl Weights for MetaShard {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let scales = self.scales.iter().flat_map(|scales| scales.file.files());
+        self.file.files().into_iter().chain(scales).collect()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

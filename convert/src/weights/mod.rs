@@ -11,7 +11,11 @@ pub(crate) mod safetensors;
 pub(crate) mod torch;
 pub(crate) mod twin_heads;
 
-use std::{fmt, ops::Range, path::Path};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::TensorType;
 
@@ -24,6 +28,9 @@ pub(crate) use index::is_plain_file_name;
 pub(crate) trait Weights: fmt::Debug + Send + Sync {
     /// The tensors, in no particular order; names are unique.
     fn tensors(&self) -> &[PublishedTensor];
+
+    /// The files that rows are read from.
+    fn files(&self) -> Vec<PathBuf>;
 
     /// Reads `rows` of tensor `tensor` into `out`, little endian.
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()>;

@@ -182,6 +182,10 @@ impl Weights for ModelParallel {
         &self.tensors
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.shards.iter().flat_map(|shard| shard.weights.files()).collect()
+    }
+
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         let joined = &self.joined[tensor];
         match joined.cut {

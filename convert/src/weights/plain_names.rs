@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use llq_gguf::TensorType;
@@ -81,6 +81,10 @@ struct PlainNames {
 impl Weights for PlainNames {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.weights.files()
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

@@ -135,6 +135,10 @@ impl<W: Weights> Weights for TwinHeads<W> {
         &self.tensors
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.published.files()
+    }
+
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
         match self.halved[tensor] {
             true => self.read_halved(tensor, rows, out),

@@ -96,9 +96,10 @@ impl Jobs {
 }
 
 impl Job {
-    /// Where the rows start in the output's tensor, in bytes.
-    pub(super) fn offset(&self, tensor: &TensorPlan) -> u64 {
-        row_bytes(tensor, tensor.to) as u64 * self.rows.start
+    /// Where the rows lie in the output's tensor, in bytes.
+    pub(super) fn bytes(&self, tensor: &TensorPlan) -> Range<u64> {
+        let row_bytes = row_bytes(tensor, tensor.to) as u64;
+        row_bytes * self.rows.start..row_bytes * self.rows.end
     }
 
     /// Bytes of the rows in the source.

@@ -17,6 +17,11 @@ pub(super) struct Census {
 }
 
 impl Census {
+    /// Whether nothing was met.
+    pub(super) fn is_ordinary(&self) -> bool {
+        self.non_finite == 0 && self.too_large == 0
+    }
+
     pub(super) fn add(&mut self, more: &Census) {
         self.non_finite += more.non_finite;
         self.too_large += more.too_large;

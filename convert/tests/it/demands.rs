@@ -169,6 +169,9 @@ impl llq_convert::Source for Published {
     fn tensors(&self) -> &[llq_gguf::TensorSpec] {
         self.0.tensors()
     }
+    fn files(&self) -> Vec<std::path::PathBuf> {
+        self.0.files()
+    }
     fn read_rows(
         &self,
         tensor: usize,

@@ -24,6 +24,7 @@ mod overrides;
 mod pipeline;
 mod quantized;
 mod recipe;
+mod resume;
 mod safetensors;
 mod shapes;
 mod support;

@@ -156,7 +156,7 @@ fn big_endian_files_turn_back_into_the_same_bytes() {
 }
 
 /// The small model with weights that are too large for F16 in two tensors.
-fn overflowing(folder: &TempDir) {
+pub(crate) fn overflowing(folder: &TempDir) {
     let mut tiny = Tiny::new();
     tiny.tensors.get_mut("lm_head.weight").unwrap().weights[33] = -65536.0;
     let up = &mut tiny.tensors.get_mut("model.layers.1.mlp.up_proj.weight").unwrap().weights;

@@ -28,7 +28,7 @@ use super::{
     perplexity, produce,
 };
 use crate::{
-    args::{EffortArgs, EvalArgs, HELP, LoraArgs, PurityArgs, parse_mix, types_help},
+    args::{EffortArgs, EvalArgs, HELP, Interrupted, LoraArgs, PurityArgs, parse_mix, types_help},
     escape::Escaped,
     output::{Form, Output},
     type_args::TypeArgs,
@@ -191,7 +191,7 @@ fn base(
     let plan = produce::plan(source, &Request::default(), REQUANTIZE_HINT)?;
     produce::say_notes(source, &plan, output);
     let target = folder.base()?;
-    produce::write(source, &plan, target.to_write(), "converting", output)
+    produce::write(source, &plan, target.to_write(), Interrupted::IsRemoved, "converting", output)
         .map_err(|error| folder.explain(error))?;
     Ok(target.path().to_owned())
 }
@@ -218,8 +218,15 @@ impl Bench<'_> {
         let started = Instant::now();
         produce::say_fallbacks(plan, output);
         let target = folder.quantized(mix)?;
-        produce::write(self.source, plan, target.to_write(), &format!("quantizing {mix}"), output)
-            .map_err(|error| folder.explain(error))?;
+        produce::write(
+            self.source,
+            plan,
+            target.to_write(),
+            Interrupted::IsRemoved,
+            &format!("quantizing {mix}"),
+            output,
+        )
+        .map_err(|error| folder.explain(error))?;
         let mut row = self.measure(mix, target.path(), started, output)?;
         if self.weights == Weights::Compared {
             let quantized = llq_convert::open(target.path())?;

@@ -6,7 +6,11 @@ mod blocks;
 mod cursor;
 mod error;
 
-use std::{collections::HashSet, ops::Range, path::Path};
+use std::{
+    collections::HashSet,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::TensorType;
 
@@ -170,6 +174,10 @@ impl GgmlFile {
 impl Weights for GgmlFile {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.file.path().to_path_buf()]
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {

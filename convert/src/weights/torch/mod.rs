@@ -3,7 +3,11 @@
 mod pickle;
 mod stream;
 
-use std::{collections::HashMap, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use llq_gguf::{
     TensorType,
@@ -92,6 +96,10 @@ impl TorchFile {
 impl Weights for TorchFile {
     fn tensors(&self) -> &[PublishedTensor] {
         &self.tensors
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path().to_path_buf()]
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
