@@ -202,10 +202,12 @@ fn found(folder: &ResumeFolder, layout: &ModelLayout) -> io::Result<Found> {
     /// No journal is as long.
     const MOST_BYTES: u64 = 64 << 20;
     let path = folder.journal();
-    match fs::symlink_metadata(&path) {
+    let metadata = match fs::symlink_metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Ok(found) if !found.is_file() => return Ok(Found::Damaged),
-        found => drop(found?),
+        found => found?,
+    };
+    if !metadata.is_file() {
+        return Ok(Found::Damaged);
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(MOST_BYTES).read_to_end(&mut bytes)?;
