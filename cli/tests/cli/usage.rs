@@ -101,6 +101,11 @@ fn help_has_examples_before_options() {
               Do not evaluate the quantized file on a short text. By default a file that predicts
               otherwise than its source is told of, with exit code 1
 
+          --resume
+              Go on where an interrupted run with this option stopped, with the same output and
+              settings. Unfinished files lie in the folder .llq-NAME.resume beside the output until it
+              is complete
+
           --outtype <TYPE>
               Plain type of the matrices; auto keeps the checkpoint's
               
