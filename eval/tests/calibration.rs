@@ -14,10 +14,11 @@ use std::{
 };
 
 use llq_eval::{
-    Against, Calibrated, Calibration, Corpus, Error, Finished, Llama, Mode, Options, calibrate,
-    evaluate,
+    Against, Calibrated, Calibration, Corpus, Error, Finished, Llama, Mode, Options, Tokenizer,
+    calibrate, evaluate,
 };
 use llq_gguf::{Model, TensorSpec, TensorType};
+use llq_quant::FORMATS;
 use rayon::ThreadPoolBuilder;
 use support::{corpus, encode, golden, model, tensors, tiny_llama};
 
@@ -185,4 +186,77 @@ fn what_cannot_be_calibrated_is_refused() {
     assert!(matches!(refused(64, 0), Error::NoWindows));
     assert!(matches!(refused(1 << 20, 1), Error::CorpusTooShort { .. }));
     assert!(matches!(refused(64, 1), Error::Finished { .. }));
+}
+
+/// The fixture's first block alone, and what belongs to it.
+fn first_block() -> Option<(Model, Vec<(TensorSpec, Vec<u8>)>)> {
+    let mut metadata = tiny_llama(TensorType::F32)?.metadata().clone();
+    metadata.set("llama.block_count", 1u32);
+    let mut all = tensors(TensorType::F32);
+    all.retain(|(spec, _)| !spec.name.starts_with("blk.") || spec.name.starts_with("blk.0."));
+    Some((model(&metadata, &all), all))
+}
+
+/// The tensors of block 0 calibrated to a type; which of them are plain; and the model with all of
+/// them, and with all of them plain.
+fn calibrated_block(
+    (base, all): &(Model, Vec<(TensorSpec, Vec<u8>)>),
+    tensor_type: TensorType,
+    text: &Corpus,
+    options: &Calibration,
+) -> (Calibrated, [Vec<(TensorSpec, Vec<u8>)>; 2]) {
+    let store = Store::with_room(usize::MAX);
+    let types = |name: &str| name.starts_with("blk.").then_some(tensor_type);
+    let llama = Llama::load(base).unwrap();
+    let done = calibrate(&llama, &types, text, options, &store, &()).unwrap();
+    let kept = store.into_kept();
+    let (mut calibrated, mut plain) = (all.clone(), all.clone());
+    for ((spec, bytes), (plain_spec, plain_bytes)) in calibrated.iter_mut().zip(&mut plain) {
+        if !done.tensors.contains(&spec.name) {
+            continue;
+        }
+        let weights: Vec<f32> =
+            bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        (spec.tensor_type, plain_spec.tensor_type) = (tensor_type, tensor_type);
+        let made = &kept[&spec.name];
+        *bytes = made[..made.len() - 1].to_vec();
+        *plain_bytes = encode(&weights, spec.shape[0] as usize, tensor_type);
+    }
+    (done, [calibrated, plain])
+}
+
+#[test]
+fn no_type_loses_to_plain_rounding_on_text_that_was_held_out() {
+    let Some(block) = first_block() else { return };
+    let Some(text) = corpus(&block.0, "sampled") else { return };
+    let Some(unseen) = corpus(&block.0, "holmes") else { return };
+    let options = Calibration { context: 128, windows: 16 };
+    for name in ["Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q4_K", "Q6_K"] {
+        let tensor_type = FORMATS.iter().find(|format| format.name() == name).unwrap().tensor_type;
+        let (_, made) = calibrated_block(&block, tensor_type, &text, &options);
+        let [calibrated, plain] = made.map(|tensors| divergence(&block.0, &tensors, &unseen));
+        assert!(calibrated < 0.9 * plain, "{name}: {calibrated} of {plain}");
+    }
+}
+
+/// Seven windows of one word, and a held-out one of text, for which that taught nothing.
+#[test]
+fn a_tensor_that_lost_on_held_out_text_is_rounded_plainly() {
+    let Some(block) = first_block() else { return };
+    let path = llq_fixtures::fixture("sampled.txt");
+    let tokenizer = Tokenizer::from_metadata(block.0.metadata()).unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    let options = Calibration { context: 32, windows: 8 };
+    let words = " the".repeat(7 * options.context - 1);
+    let text = Corpus::tokenize(&tokenizer, &(words + &text[..400]));
+    let text = text.first(options.context, options.windows);
+    for tensor_type in [TensorType::Q4_0, TensorType::Q3_K] {
+        let (done, [made, plain]) = calibrated_block(&block, tensor_type, &text, &options);
+        assert!(!done.plain.is_empty(), "{tensor_type}");
+        for ((spec, made), (_, plain)) in made.iter().zip(&plain) {
+            let kept_plain = done.plain.contains(&spec.name) || !spec.name.contains("blk.");
+            let is_norm = spec.name.contains("norm");
+            assert_eq!(made == plain, kept_plain || is_norm, "{tensor_type}: {}", spec.name);
+        }
+    }
 }

@@ -161,9 +161,21 @@ fn changed(plan: &Plan) -> HashMap<&str, TensorType> {
 #[derive(Serialize)]
 pub(super) struct Estimate {
     flop: f64,
+    flop_by_part: Parts,
     memory_bytes: u64,
     flop_per_second: f64,
     seconds: f64,
+}
+
+/// Of the parts of [`CalibrationCost`].
+#[derive(Serialize)]
+struct Parts {
+    backward: f64,
+    streams: f64,
+    sums: f64,
+    solving: f64,
+    rounding: f64,
+    judging: f64,
 }
 
 impl Estimate {
@@ -172,7 +184,15 @@ impl Estimate {
         let flop = 2.0 * cost.total();
         let flop_per_second = 2.0 * rate;
         let seconds = flop / flop_per_second;
-        Estimate { flop, memory_bytes: cost.memory, flop_per_second, seconds }
+        let flop_by_part = Parts {
+            backward: 2.0 * cost.backward,
+            streams: 2.0 * cost.streams,
+            sums: 2.0 * cost.sums,
+            solving: 2.0 * cost.solving,
+            rounding: 2.0 * cost.rounding,
+            judging: 2.0 * cost.judging,
+        };
+        Estimate { flop, flop_by_part, memory_bytes: cost.memory, flop_per_second, seconds }
     }
 }
 

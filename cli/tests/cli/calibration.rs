@@ -49,6 +49,10 @@ fn a_dry_run_says_what_it_takes() {
     for key in ["flop", "memory_bytes", "flop_per_second", "seconds"] {
         assert!(estimate[key].as_f64().unwrap() > 0.0, "{key} of {estimate}");
     }
+    let parts = estimate["flop_by_part"].as_object().unwrap();
+    let sum: f64 = parts.values().map(|part| part.as_f64().unwrap()).sum();
+    let flop = estimate["flop"].as_f64().unwrap();
+    assert!((sum / flop - 1.0).abs() < 1e-9, "{estimate}");
     assert!(quantize(&place, &["--dry-run"]).ok().stdout.contains("GFLOP/s"));
     assert!(place.files().is_empty());
 }

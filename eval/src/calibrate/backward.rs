@@ -54,6 +54,9 @@ const LEAST_ROWS: usize = 8;
 pub(super) const FITTED_PASSES: usize = 16;
 pub(super) const JUDGING_PASSES: usize = 2;
 
+/// Logits that exist at once.
+pub(super) const LOGITS: usize = 1 << 27;
+
 /// What the streams of a pass before each block may take in memory; otherwise fewer windows pass
 /// together.
 pub(super) const STREAM_BYTES: usize = 1 << 30;
@@ -277,8 +280,6 @@ fn add_block(
 
 /// The gradient of the hidden states: of the log-likelihood of a token drawn for each.
 fn head_gradient(head: &Matrix<'_>, hidden: &[f32], seed: u64) -> Vec<f32> {
-    /// Logits that exist at once.
-    const LOGITS: usize = 1 << 27;
     let turn = (LOGITS / head.rows()).max(1);
     let turns = hidden.chunks(turn * head.cols());
     turns

@@ -1,50 +1,59 @@
 //! What a calibration takes.
 //!
 //! Multiply-adds, for `T` tokens of which `F` are fitted and `B` pass backward, and a matrix of `m`
-//! rows and `n` columns of one of the blocks:
+//! rows and `n` columns of one of the blocks, of which `g` rows feel their errors together:
 //!
 //! | part | multiply-adds |
 //! |---|---|
-//! | backward | `B · 3 m n`, and `B · m · q` for squares of `q` rows; head: `B · 2 m n` |
+//! | backward | `B · (3 m n + m g / 2)`; head: `B · 2 m n` |
 //! | streams | `T · 2 m n`; once more where the product is added to the stream, or where the inputs of such a matrix are too large to be kept |
 //! | sums | `F · n² / 2` per input, and `F · n²` (`F · m n` where added to the stream) |
-//! | solving | `n³ / 6` per input, `m n²` (twice where not added to the stream) |
-//! | rounding | see [`TOGETHER`] and [`ALONE`] |
+//! | solving | `n³ / 6` per input and damping, `m n²` (twice where not added to the stream), `m g² / 3` |
+//! | rounding | see [`PerWeight`] |
 //! | judging | `J · 3 m n`, `J` at most 4,096 |
 //!
-//! Memory: two streams of `T × embedding_length` f32, and the larger of what the sums for the way
-//! back take and, for the widest matrix, two squares of its columns, what its inputs miss, and some
-//! forms of the weights that are rounded at once.
+//! Memory is that of the way back or of the widest matrix, see [`Stage::memory`].
 
 use std::time::Instant;
 
 use llq_gguf::TensorType;
+use llq_quant::{INDEPENDENT, batch_rows};
 
 use super::{
     Calibration, HELD_OUT, PASS_WINDOWS,
-    backward::{FITTED_PASSES, JUDGING_PASSES, STREAM_BYTES, square_rows},
+    backward::{FITTED_PASSES, JUDGING_PASSES, LOGITS, STREAM_BYTES, square_rows},
     dense::{Dense, product},
     forward::{Part, Shared, Weights},
     moments::Moments,
-    solve::{MOST_JUDGING, SLICE},
+    solve::{MOST_JUDGING, SLICE, sample_rows, slice_rows},
     stages::KEPT_BYTES,
 };
 use crate::Llama;
 
-/// What rounding takes per weight: multiply-adds for each of its columns, and those that products do
-/// in the time that descent within blocks of columns takes. Two blocks of a 1.1 B shape took up to 1.7
-/// times as long (`docs/benchmarks.md`).
+/// What rounding takes per weight, in multiply-adds.
 struct PerWeight {
+    /// For each column: products, in which descent tells columns of each other.
     sweeps: f64,
+    /// For each column, shared by the rows side by side: the curvature comes from memory.
+    reading: f64,
+    /// For each row of the group: what the others left.
+    combining: f64,
+    /// Those that products do in the time that descent within blocks of columns takes.
     steps: f64,
 }
 
 /// Rows beside each other, and rows by themselves.
-const TOGETHER: PerWeight = PerWeight { sweeps: 11.0, steps: 1.2e5 };
-const ALONE: PerWeight = PerWeight { sweeps: 4.0, steps: 5.0e4 };
+const TOGETHER: PerWeight = PerWeight { sweeps: 11.0, reading: 0.0, combining: 4.0, steps: 1.2e5 };
+const ALONE: PerWeight = PerWeight { sweeps: 4.0, reading: 0.0, combining: 0.0, steps: 5.0e4 };
 
-/// Forms of f32 that a weight has while it is rounded, and an input while it is summed.
-const FORMS: usize = 10;
+/// How many dampings are tried, mostly.
+const TRIED: f64 = 2.0;
+
+/// Forms of f32 that a weight has while it is rounded, an input and what it misses while they are
+/// summed, and values of the feed-forward network and of the stream on the way back.
+const FORMS: usize = 7;
+const FORMS_SUMMED: usize = 4;
+const FORMS_BACK: [usize; 2] = [6, 8];
 
 /// Multiply-adds of the parts of a calibration, and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,10 +88,13 @@ struct Tokens {
 /// Matrices that have the same input.
 struct Stage<'a> {
     parts: Vec<Part<'a>>,
+    names: Vec<String>,
     is_added: bool,
-    rounding: PerWeight,
-    /// Multiply-adds per token to make its input.
+    /// Rows of a part that feel their errors together; `None` where each is rounded by itself.
+    group: Option<usize>,
+    /// Multiply-adds per token to make its input, and values that these make.
     making: f64,
+    made: usize,
 }
 
 impl CalibrationCost {
@@ -96,52 +108,65 @@ impl CalibrationCost {
         let shared = Shared::new(llama, options.context);
         let tokens = Tokens::of(options);
         let mut cost = CalibrationCost::default();
-        let squares = square_rows(&shared);
-        let mut sums_len = 0;
+        let group = square_rows(&shared);
+        let width = sizes.embedding_length;
+        let attention =
+            (options.context * sizes.head_count * (sizes.key_length + sizes.value_length) / 2)
+                as f64;
+        let (mut sums, mut stages) = (0, 0);
         for (index, block) in llama.blocks.iter().enumerate() {
             let weights = Weights::of(block);
-            let attention =
-                (options.context * sizes.head_count * (sizes.key_length + sizes.value_length) / 2)
-                    as f64;
+            let (mut own_sums, mut rounded) = (0, 0);
             for part in weights.all() {
                 cost.backward += tokens.backward * 3.0 * size(&part);
-                if let Some(rows) = squares {
-                    let rows = rows.min(part.matrix.rows());
+                if let Some(group) = group {
+                    let rows = group.min(part.matrix.rows());
                     cost.backward += tokens.backward * (part.matrix.rows() * rows) as f64 / 2.0;
-                    sums_len += Moments::len(part.matrix.rows(), rows);
+                    own_sums += Moments::len(part.matrix.rows(), rows);
                 }
             }
             cost.backward += tokens.backward * 4.0 * attention;
-            let name = |part: &str| format!("blk.{index}.{part}.weight");
-            let Weights { query, key, value, output, gate, up, down } = weights;
-            let [queries, gates] =
-                [size(&query) + size(&key) + size(&value) + attention, size(&gate) + size(&up)];
-            let names = ["attn_q", "attn_k", "attn_v"].map(name);
-            cost.add(&Stage::new(vec![query, key, value], false, 0.0), types, &names, &tokens);
-            let stage = Stage::new(vec![output], true, queries);
-            cost.add(&stage, types, &[name("attn_output")], &tokens);
-            let names = ["ffn_gate", "ffn_up"].map(name);
-            cost.add(&Stage::new(vec![gate, up], false, 0.0), types, &names, &tokens);
-            cost.add(&Stage::new(vec![down], true, gates), types, &[name("ffn_down")], &tokens);
+            for stage in Stage::all(index, weights, group, attention) {
+                stages = stages.max(cost.add(&stage, types, &tokens) + own_sums + rounded);
+                rounded += stage.rounded_bytes(types) / size_of::<f32>();
+            }
+            sums += own_sums;
         }
         let head = Part { matrix: *llama.head(), bias: None };
         cost.backward += tokens.backward * 2.0 * size(&head);
         if llama.output.is_some() {
-            let stage = Stage { rounding: ALONE, ..Stage::new(vec![head], false, 0.0) };
-            cost.add(&stage, types, &["output.weight".to_owned()], &tokens);
+            let (parts, names) = (vec![head], vec!["output.weight".to_owned()]);
+            let stage = Stage { parts, names, is_added: false, group: None, making: 0.0, made: 0 };
+            stages = stages.max(cost.add(&stage, types, &tokens));
         }
         if types("token_embd.weight").is_some() {
-            cost.rounding += ALONE.of(&Part { matrix: llama.embedding, bias: None });
+            let embedding = Part { matrix: llama.embedding, bias: None };
+            cost.rounding += size(&embedding) * ALONE.of(width, 1, INDEPENDENT);
+            stages = stages.max(5 * width * width + slice(&embedding, 1) * width * FORMS);
         }
-        let width = sizes.embedding_length;
-        let stream = |tokens: f64| (tokens as usize * width * size_of::<f32>()) as u64;
-        let on_the_way =
-            stream((PASS_WINDOWS * options.context) as f64) * llama.blocks.len() as u64;
-        let one = stream(options.context as f64) * llama.blocks.len() as u64;
-        let on_the_way = on_the_way.min(one.max(STREAM_BYTES as u64));
-        let back = (sums_len * size_of::<f32>()) as u64 + on_the_way;
-        cost.memory = back.max(cost.memory + 2 * stream(tokens.all));
+        let streams = 2 * tokens.all as usize * width;
+        let back = sums + Self::backward_memory(llama, options.context);
+        let values = 2 * width * width + back.max(streams + stages);
+        cost.memory = (values * size_of::<f32>()) as u64;
         cost
+    }
+
+    /// Values that pass backward, beside the sums.
+    fn backward_memory(llama: &Llama<'_>, context: usize) -> usize {
+        let sizes = &llama.hyperparameters;
+        let width = sizes.embedding_length;
+        let window = context * width * llama.blocks.len();
+        let together = (STREAM_BYTES / size_of::<f32>() / window.max(1)).clamp(1, PASS_WINDOWS);
+        let tokens = together * context;
+        let inner = llama.blocks.iter().map(|block| block.gate.matrix.rows()).max();
+        let [of_inner, of_stream] = FORMS_BACK;
+        let block = tokens * (of_inner * inner.unwrap_or_default() + of_stream * width);
+        let head = llama.head();
+        let logits = (tokens * head.rows()).min(LOGITS.max(head.rows()));
+        // A slice of the head, as it is and turned, beside the logits of all rows and its own.
+        let at_once = SLICE.min(head.rows() * width);
+        let head = logits + logits * at_once / (head.rows() * width) + 2 * at_once;
+        together * window + block.max(head)
     }
 
     /// Of all parts.
@@ -150,58 +175,135 @@ impl CalibrationCost {
         backward + streams + sums + solving + rounding + judging
     }
 
+    /// Returns the values in memory.
     fn add(
         &mut self,
         stage: &Stage<'_>,
         types: &dyn Fn(&str) -> Option<TensorType>,
-        names: &[String],
         tokens: &Tokens,
-    ) {
-        let Some(first) = stage.parts.first() else { return };
-        let columns = first.matrix.cols();
+    ) -> usize {
+        let columns = stage.columns();
         let n = columns as f64;
-        let kept = tokens.all as usize * columns * size_of::<f32>();
-        let is_kept = kept <= KEPT_BYTES;
-        let made = if is_kept { 2.0 } else { 3.0 };
-        self.streams += tokens.all * made * stage.making;
-        let mut rows = 0;
-        for (part, name) in stage.parts.iter().zip(names) {
+        let is_kept = stage.kept(tokens).is_some();
+        self.streams += tokens.all * if is_kept { 2.0 } else { 3.0 } * stage.making;
+        let products = if stage.is_added { 1.0 } else { 2.0 };
+        let mut wanted = Vec::new();
+        for (part, name) in stage.parts.iter().zip(&stage.names) {
             if stage.is_added {
                 self.streams += tokens.all * 3.0 * size(part);
             }
             if types(name).is_none() {
                 continue;
             }
-            rows += part.matrix.rows();
-            let products = if stage.is_added { 1.0 } else { 2.0 };
-            self.solving += products * size(part) * n;
-            self.rounding += stage.rounding.of(part);
-            self.judging += tokens.judging * (1.0 + products) * size(part);
+            let rows = part.matrix.rows();
+            let group = stage.group.map_or(1, |group| group.min(rows));
+            let together = slice(part, group).div_ceil(group) * batch_rows(group);
+            let per_weight = match stage.group {
+                Some(_) => TOGETHER.of(columns, group, together),
+                None => ALONE.of(columns, 1, INDEPENDENT),
+            };
+            let sampled: usize = sample_rows(rows).map(|rows| rows.len()).sum();
+            let tried = TRIED * sampled as f64 * n;
+            self.solving += products * n * (size(part) + tried);
+            self.solving += rows as f64 * (group as f64).powi(2) / 3.0;
+            self.rounding += size(part) * per_weight + tried * ALONE.of(columns, 1, INDEPENDENT);
+            self.judging += tokens.judging * ((1.0 + products) * size(part) + tried);
+            wanted.push(*part);
         }
-        if rows == 0 {
-            return;
+        if wanted.is_empty() {
+            return 0;
         }
+        let rows: usize = wanted.iter().map(|part| part.matrix.rows()).sum();
         let missing = if stage.is_added { rows } else { columns };
         self.sums += tokens.fitted * n * (n / 2.0 + missing as f64);
-        self.solving += n.powi(3) / 6.0;
-        let at_once = SLICE.min(rows * columns) * FORMS;
-        let held = tokens.judging as usize * (columns + missing);
-        let passing = tokens.together * columns * FORMS;
-        let values = 2 * columns * columns + columns * missing + at_once + held + passing;
-        let kept = if stage.is_added && is_kept { kept } else { 0 };
-        self.memory = self.memory.max((values * size_of::<f32>() + kept) as u64);
+        self.solving += (1.0 + TRIED) * n.powi(3) / 6.0;
+        stage.memory(&wanted, missing, tokens)
     }
 }
 
 impl<'a> Stage<'a> {
-    fn new(parts: Vec<Part<'a>>, is_added: bool, making: f64) -> Stage<'a> {
-        Stage { parts, is_added, rounding: TOGETHER, making }
+    /// Those of a block.
+    fn all(
+        index: usize,
+        weights: Weights<'a>,
+        group: Option<usize>,
+        attention: f64,
+    ) -> [Stage<'a>; 4] {
+        let Weights { query, key, value, output, gate, up, down } = weights;
+        let rows = |parts: &[Part<'_>]| parts.iter().map(|part| part.matrix.rows()).sum::<usize>();
+        let queries = [query, key, value];
+        let gates = [gate, up];
+        let attending = queries.iter().map(size).sum::<f64>() + attention;
+        let feeding = gates.iter().map(size).sum();
+        let (attended, fed) = (rows(&queries), rows(&gates));
+        let stage = |parts: &[Part<'a>], names: &[&str], making, made| Stage {
+            parts: parts.to_vec(),
+            names: names.iter().map(|name| format!("blk.{index}.{name}.weight")).collect(),
+            is_added: made > 0,
+            group,
+            making,
+            made,
+        };
+        [
+            stage(&queries, &["attn_q", "attn_k", "attn_v"], 0.0, 0),
+            stage(&[output], &["attn_output"], attending, attended),
+            stage(&gates, &["ffn_gate", "ffn_up"], 0.0, 0),
+            stage(&[down], &["ffn_down"], feeding, fed),
+        ]
+    }
+
+    fn columns(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.matrix.cols())
+    }
+
+    /// Values of its inputs, where these are kept until its product is added.
+    fn kept(&self, tokens: &Tokens) -> Option<usize> {
+        let values = tokens.all as usize * self.columns();
+        (values * size_of::<f32>() <= KEPT_BYTES).then_some(if self.is_added { values } else { 0 })
+    }
+
+    /// Values in memory: what inputs miss and what judges; and the most of a pass that is summed, of
+    /// the moments as a damping is tried, and of their factor and the rows that are rounded at once,
+    /// with four squares of their groups and their products with what judges.
+    fn memory(&self, wanted: &[Part<'_>], missing: usize, tokens: &Tokens) -> usize {
+        let columns = self.columns();
+        let judging = tokens.judging as usize;
+        let held = columns * missing + judging * (columns + missing);
+        let square = columns * columns;
+        let passing = square + tokens.together * (FORMS_SUMMED * (columns + missing) + self.made);
+        let rounding = wanted.iter().map(|part| {
+            let group = self.group.map_or(1, |group| group.min(part.matrix.rows()));
+            slice(part, group) * (FORMS * columns + 4 * group + judging)
+        });
+        let weights: usize = wanted.iter().map(|part| part.matrix.rows() * columns).sum();
+        let rounding: usize = match weights <= SLICE {
+            true => rounding.sum(),
+            false => rounding.max().unwrap_or_default(),
+        };
+        let most = passing.max(3 * square).max(2 * square + rounding);
+        held + self.kept(tokens).unwrap_or_default() + most
+    }
+
+    fn rounded_bytes(&self, types: &dyn Fn(&str) -> Option<TensorType>) -> usize {
+        let bytes = self.parts.iter().zip(&self.names).filter_map(|(part, name)| {
+            let bytes = types(name)?.row_bytes(part.matrix.cols() as u64)?;
+            Some(bytes as usize * part.matrix.rows())
+        });
+        bytes.sum()
     }
 }
 
+/// Rows of the matrix that are rounded at once, in groups of so many.
+fn slice(part: &Part<'_>, group: usize) -> usize {
+    slice_rows(part.matrix.cols(), group).min(part.matrix.rows())
+}
+
 impl PerWeight {
-    fn of(&self, part: &Part<'_>) -> f64 {
-        size(part) * (self.sweeps * part.matrix.cols() as f64 + self.steps)
+    /// Multiply-adds, of rows of so many columns, in groups, with some rows side by side.
+    fn of(&self, columns: usize, group: usize, together: usize) -> f64 {
+        let PerWeight { sweeps, reading, combining, steps } = self;
+        let (columns, group, together) = (columns as f64, group as f64, together as f64);
+        steps + columns * (sweeps + reading / together) + group * combining
     }
 }
 

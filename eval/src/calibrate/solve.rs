@@ -1,6 +1,6 @@
 //! From the moments of a matrix's inputs to its rounded rows.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use llq_gguf::TensorType;
 use llq_quant::{Curvature, Encoding, FormatInfo, Matrix, Rounding, format, round_matrix};
@@ -12,9 +12,11 @@ use super::{
     moments::{Moments, add_cross},
 };
 
-/// What is added to the diagonals of moments, as shares of their means. On the fixture, a third of
-/// either of the first two gives 2 to 4 % more divergence.
-const INPUT_DAMPING: f64 = 0.01;
+/// What may be added to the diagonal of the inputs' moments, as a share of its mean: the first after
+/// which more leaves more error on held-out inputs. The last where none are held out.
+pub(super) const INPUT_DAMPINGS: [f64; 4] = [0.01, 0.03, 0.1, 0.3];
+
+/// The same for other moments. On the fixture, a third of the outputs' gives 2 to 4 % more divergence.
 const OUTPUT_DAMPING: f64 = 0.3;
 const LOOKUP_DAMPING: f64 = 0.1;
 
@@ -78,6 +80,13 @@ struct Held {
     missing: Vec<f32>,
 }
 
+/// A matrix of which some rows choose the damping.
+pub(super) struct Sample<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) sensitivity: Option<&'a Moments>,
+    pub(super) tensor_type: TensorType,
+}
+
 /// Tokens that judge, at the most.
 pub(super) const MOST_JUDGING: usize = 4096;
 
@@ -135,21 +144,69 @@ impl Inputs {
         }
     }
 
-    /// What follows from all tokens. `None` where a sum is no number.
-    pub(super) fn known(self) -> Option<Known> {
+    /// What follows from all tokens, for these matrices. `None` where a sum is no number.
+    pub(super) fn known(self, samples: &[Sample<'_>]) -> Option<Known> {
         let Inputs { missing, cols, moments, gap, held } = self;
         let all = [&gap, &held.inputs, &held.missing].into_iter().flatten();
         if !moments.are_finite() || !all.into_iter().all(|value| value.is_finite()) {
             return None;
         }
         let mean = moments.mean();
-        let curvature = moments.into_curvature(INPUT_DAMPING);
         let gap = Dense::new(gap.len() / cols, cols, gap);
-        Some(Known { missing, curvature, mean, gap, held })
+        let mut known = Known { missing, curvature: None, mean, gap, held };
+        let damping = known.damping(&moments, samples);
+        known.curvature = moments.into_curvature(damping);
+        Some(known)
     }
 }
 
 impl Known {
+    /// The best of [`INPUT_DAMPINGS`] for some rows, each rounded by itself.
+    fn damping(&mut self, moments: &Moments, samples: &[Sample<'_>]) -> f64 {
+        let [least, .., most] = INPUT_DAMPINGS;
+        if self.held.use_for == Use::Fitting {
+            return most;
+        }
+        let (mut best, mut least_error) = (least, f64::INFINITY);
+        for damping in INPUT_DAMPINGS {
+            self.curvature = moments.clone().into_curvature(damping);
+            let errors = samples.iter().filter_map(|sample| self.sample_error(sample));
+            let error: f64 = errors.sum();
+            if error >= least_error {
+                break;
+            }
+            (best, least_error) = (damping, error);
+        }
+        best
+    }
+
+    /// Of some rows of the matrix. `None` where they can't be rounded, which is told later.
+    fn sample_error(&self, sample: &Sample<'_>) -> Option<f64> {
+        let (format, curvature) = (format(sample.tensor_type)?, self.curvature.as_ref()?);
+        format.blocks.as_ref()?;
+        let error = |rows: Range<usize>| {
+            let weights = Dense::of(&sample.matrix.row_range(rows.clone()));
+            if !weights.values.iter().all(|weight| weight.is_finite()) {
+                return None;
+            }
+            let target = self.target(&weights, &rows, curvature);
+            let rounding =
+                Rounding { format, target: &target, inputs: curvature, outputs: &[], passes: 0 };
+            let rounded = decode(&round_matrix(&rounding)?, &weights, format).ok()?;
+            let costs = costs(sample.sensitivity, &rows);
+            Some(self.error(&weights, &self.missing(&weights), &rows, &rounded, &costs))
+        };
+        sample_rows(sample.matrix.rows()).map(error).sum()
+    }
+
+    /// What products with these rows miss on the inputs that judge.
+    fn missing(&self, weights: &Dense) -> Cow<'_, [f32]> {
+        match self.missing {
+            Missing::Inputs => product(&weights.matrix(), &self.held.missing).into(),
+            Missing::Outputs(_) => (&self.held.missing).into(),
+        }
+    }
+
     /// Rows beside which rounded inputs give what plain ones give beside the weights, and add what
     /// the stream misses.
     fn target(&self, weights: &Dense, rows: &Range<usize>, curvature: &Curvature) -> Vec<f32> {
@@ -193,6 +250,22 @@ impl Known {
     }
 }
 
+/// Rows, spread over as many, that choose the damping.
+pub(super) fn sample_rows(all: usize) -> impl Iterator<Item = Range<usize>> {
+    const RANGES: usize = 4;
+    let count = (all / (16 * RANGES)).clamp(4, 64);
+    let first = move |index: usize| (2 * index + 1) * all / (2 * RANGES);
+    (0..RANGES).map(move |index| first(index)..all.min(first(index) + count))
+}
+
+/// What errors of each of these rows cost.
+fn costs(sensitivity: Option<&Moments>, rows: &Range<usize>) -> Vec<f32> {
+    match sensitivity {
+        Some(moments) => moments.diagonal().skip(rows.start).take(rows.len()).collect(),
+        None => vec![1.0; rows.len()],
+    }
+}
+
 /// Rounds a matrix beside what is multiplied with it.
 pub(super) fn round(
     matrix: &Matrix<'_>,
@@ -204,7 +277,6 @@ pub(super) fn round(
     let (Some(_), Some(curvature)) = (&format.blocks, &known.curvature) else {
         return in_slices(matrix, 1, |weights, _| Slice::plain(weights, format));
     };
-    let costs: Option<Vec<f32>> = sensitivity.map(|moments| moments.diagonal().collect());
     let group = sensitivity.map_or(1, Moments::rows);
     in_slices(matrix, group, |weights, rows| {
         let plain = encode(weights, format)?;
@@ -219,19 +291,11 @@ pub(super) fn round(
             passes: PASSES,
         };
         let calibrated = round_matrix(&rounding).ok_or(Problem::Type)?;
-        let of_inputs = match known.missing {
-            Missing::Inputs => product(&weights.matrix(), &known.held.missing),
-            Missing::Outputs(_) => Vec::new(),
-        };
-        let missing = match known.missing {
-            Missing::Inputs => &of_inputs,
-            Missing::Outputs(_) => &known.held.missing,
-        };
-        let costs = costs.as_ref().map(|costs| costs[rows.clone()].to_vec());
-        let costs = costs.unwrap_or_else(|| vec![1.0; weights.rows]);
+        let missing = known.missing(weights);
+        let costs = costs(sensitivity, rows);
         let error = |bytes: &[u8]| -> Result<f64, Problem> {
             let rounded = decode(bytes, weights, format)?;
-            Ok(known.error(weights, missing, rows, &rounded, &costs))
+            Ok(known.error(weights, &missing, rows, &rounded, &costs))
         };
         let errors = [error(&calibrated)?, error(&plain)?];
         Ok(Slice { calibrated, plain, errors: Some(errors) })
@@ -297,8 +361,7 @@ fn in_slices(
     group: usize,
     round: impl Fn(&Dense, &Range<usize>) -> Result<Slice, Problem>,
 ) -> Result<(Vec<u8>, Outcome), Problem> {
-    // Products with the tokens that judge take memory as well.
-    let count = (SLICE / matrix.cols().max(MOST_JUDGING) / group).max(1) * group;
+    let count = slice_rows(matrix.cols(), group);
     let (mut calibrated, mut plain) = (Vec::new(), Vec::new());
     let (mut judged, mut errors) = (true, [0.0; 2]);
     for first in (0..matrix.rows()).step_by(count) {
@@ -320,6 +383,12 @@ fn in_slices(
         true if errors[0] < errors[1] => (calibrated, Outcome::Calibrated),
         true => (plain, Outcome::Plain),
     })
+}
+
+/// Rows of so many columns that are rounded at once, in groups of so many. Products with the tokens
+/// that judge take memory as well.
+pub(super) fn slice_rows(columns: usize, group: usize) -> usize {
+    (SLICE / columns.max(MOST_JUDGING) / group).max(1) * group
 }
 
 /// The rows by the plain encoder.

@@ -1,5 +1,7 @@
 //! Both streams through the blocks, a group of matrices at a time.
 
+use std::slice::from_ref;
+
 use llq_gguf::TensorType;
 use llq_quant::{Matrix, format};
 use rayon::prelude::*;
@@ -10,7 +12,7 @@ use super::{
     dense::add,
     forward::{Part, Shared, Weights, embed},
     moments::Moments,
-    solve::{self, Inputs, Known, Lookup, Missing, Outcome, Problem, SLICE},
+    solve::{self, Inputs, Known, Lookup, Missing, Outcome, Problem, SLICE, Sample},
 };
 use crate::{Error, error::Result, llama::Block};
 
@@ -197,7 +199,7 @@ impl<'a> Streams<'a> {
             inputs.add(pair.use_for, &x, &missing);
             self.progress.step();
         }
-        let known = known(inputs, first)?;
+        let known = self.known(inputs, wanted)?;
         let weights: usize =
             wanted.iter().map(|w| w.part.matrix.rows() * w.part.matrix.cols()).sum();
         // Side by side only where that takes little memory.
@@ -241,7 +243,7 @@ impl<'a> Streams<'a> {
         }
         let done = match loaded {
             Some(done) => done,
-            None => self.round(wanted, &known(inputs, wanted)?)?,
+            None => self.round(wanted, &self.known(inputs, from_ref(wanted))?)?,
         };
         let into = done.part(&wanted.part)?;
         let mut kept = kept.into_iter();
@@ -261,6 +263,21 @@ impl<'a> Streams<'a> {
         };
         let (fitting, judging) = (tokens(Use::Fitting), tokens(Use::Judging));
         Inputs::zero(part.matrix.cols(), missing, fitting, judging)
+    }
+
+    fn known(&self, inputs: Inputs, wanted: &[Wanted<'_>]) -> Result<Known> {
+        let samples = wanted.iter().filter_map(|wanted| {
+            Some(Sample {
+                matrix: wanted.part.matrix,
+                sensitivity: wanted.sensitivity,
+                tensor_type: (self.types)(&wanted.name)?,
+            })
+        });
+        inputs.known(&samples.collect::<Vec<_>>()).ok_or_else(|| {
+            let problem = "what it is multiplied with is not finite".to_owned();
+            let tensor = wanted.first().map(|wanted| wanted.name.clone()).unwrap_or_default();
+            Error::Weights { tensor, problem }
+        })
     }
 
     fn load_all(&self, wanted: &[Wanted<'_>]) -> Option<Vec<Rounded>> {
@@ -321,13 +338,6 @@ impl<'a> Streams<'a> {
 fn less(mut a: Vec<f32>, b: &[f32]) -> Vec<f32> {
     a.par_iter_mut().zip(b).for_each(|(a, b)| *a -= b);
     a
-}
-
-fn known(inputs: Inputs, wanted: &Wanted<'_>) -> Result<Known> {
-    inputs.known().ok_or_else(|| {
-        let problem = "what it is multiplied with is not finite".to_owned();
-        Error::Weights { tensor: wanted.name.clone(), problem }
-    })
 }
 
 impl Rounded {

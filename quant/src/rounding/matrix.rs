@@ -33,12 +33,19 @@ pub struct Rounding<'a> {
     pub passes: usize,
 }
 
-/// Rows of a group that are rounded side by side: the others see their errors only afterwards. It
-/// is part of the result, so it does not depend on the number of threads.
+/// Rows of a group that are rounded side by side: the others see their errors only afterwards. More
+/// of large groups, as few rows wait for the curvature to come from memory. It is part of the
+/// result, so it does not depend on the number of threads.
 const BATCH: usize = 8;
+const SHARE: usize = 96;
 
 /// Independent rows that are rounded side by side.
-const INDEPENDENT: usize = 384;
+pub const INDEPENDENT: usize = 384;
+
+/// How many rows of a group of so many are rounded side by side.
+pub fn batch_rows(group: usize) -> usize {
+    BATCH.max(group / SHARE)
+}
 
 /// Rounds the matrix; on the threads of the current rayon pool, with the same bytes for any number.
 /// `None` where the format has no blocks or its blocks do not fill the rows.
@@ -74,22 +81,26 @@ struct Group {
     order: Vec<usize>,
     /// In that order.
     outputs: Curvature,
+    /// Rows of a batch.
+    together: usize,
 }
 
 impl Group {
     fn new(first: usize, outputs: &Curvature) -> Option<Group> {
         let count = outputs.size();
-        let batches = count.div_ceil(BATCH);
+        let together = batch_rows(count);
+        let batches = count.div_ceil(together);
         let order = (0..batches).flat_map(|batch| (batch..count).step_by(batches));
         let order: Vec<usize> = order.collect();
         let outputs = outputs.reordered(&order)?;
-        Some(Group { order: order.into_iter().map(|row| first + row).collect(), outputs })
+        let order = order.into_iter().map(|row| first + row).collect();
+        Some(Group { order, outputs, together })
     }
 
     /// The places of the batch, of which one group may have fewer than another.
     fn batch(&self, batch: usize) -> Range<usize> {
         let end = self.order.len();
-        end.min(batch * BATCH)..end.min((batch + 1) * BATCH)
+        end.min(batch * self.together)..end.min((batch + 1) * self.together)
     }
 }
 
@@ -128,7 +139,7 @@ impl Rows<'_> {
 
     fn round_groups(&self, groups: &[Group]) -> Vec<Row> {
         let mut rows: Vec<Vec<Moving>> = groups.iter().map(|_| Vec::new()).collect();
-        let batches = groups.iter().map(|group| group.order.len().div_ceil(BATCH)).max();
+        let batches = groups.iter().map(|group| group.order.len().div_ceil(group.together)).max();
         let batches = batches.unwrap_or_default();
         for batch in 0..batches {
             self.first_batch(groups, batch, &mut rows);
@@ -262,12 +273,16 @@ fn take(group: &Group, batch: usize, moved: Vec<Moved>, rows: &mut [Moving]) {
     for (i, moved) in group.batch(batch).zip(moved) {
         let outputs = group.outputs.row(i);
         let Moving { row, gradient } = &mut rows[i];
+        let before: Vec<(f64, &[f32])> = taken
+            .iter()
+            .map(|(k, growth)| (2.0 * f64::from(outputs[*k] / outputs[i]), growth.as_slice()))
+            .collect();
         let mut cost = 0.0;
         for j in 0..gradient.len() {
             let change = f64::from(moved.row.weights[j]) - f64::from(row.weights[j]);
             let mut slope = 2.0 * f64::from(moved.before[j]) + f64::from(moved.growth[j]);
-            for (k, growth) in &taken {
-                slope += 2.0 * f64::from(outputs[*k] / outputs[i]) * f64::from(growth[j]);
+            for (factor, growth) in &before {
+                slope += factor * f64::from(growth[j]);
             }
             cost += change * slope;
         }
