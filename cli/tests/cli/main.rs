@@ -25,6 +25,7 @@ mod output_file;
 mod remote;
 mod reports;
 mod resume;
+mod rust_version;
 mod shells;
 mod tables;
 mod tokenize;
