@@ -25,6 +25,7 @@ mod output_file;
 mod remote;
 mod reports;
 mod resume;
+mod sample;
 mod shells;
 mod tables;
 mod tokenize;
