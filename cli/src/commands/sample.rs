@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::Context;
-use llq_eval::{DEFAULT_CONTEXT, Options, Sampling, SamplingProgress, Sequence, Tokenizer, sample};
+use llq_eval::{
+    DEFAULT_CONTEXT, Llama, Options, Sampling, SamplingProgress, Sequence, Tokenizer, sample,
+};
 use llq_gguf::Overwrite;
 use serde::Serialize;
 
@@ -98,21 +100,56 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<()> {
     let options = args.sampling();
     let context = Options { context: options.context, ..Options::default() };
     corpus::note_long_windows(&llama, &context, output);
+    note_few_side_by_side(&llama, &options, output);
 
     let started = Instant::now();
     let progress = Drawing(output.progress("sampling", args.tokens.into(), Unit::Tokens));
     let sequences = sample(&llama, &tokenizer, &options, &progress)
         .with_context(|| format!("cannot sample from {}", args.model.display()))?;
     drop(progress);
-    let sampled = Sampled::new(args, &sequences, &tokenizer, started.elapsed());
-    let written = match target {
-        None => sampled.print(output),
-        Some((form, target)) => NewFile::write(target, &form.written(&sampled.texts)?)
-            .and_then(|()| sampled.report(output)),
-    };
-    written?;
+    let mut sampled = Sampled::new(args, &sequences, started.elapsed());
+    let texts = texts(&tokenizer, &sequences);
+    match (target, output.form()) {
+        (Some((form, target)), _) => NewFile::write(target, &form.written(&texts)?)?,
+        (None, Form::Text) => print(&texts, output)?,
+        (None, Form::Json) => sampled.texts = Some(texts),
+    }
+    if output.form() == Form::Json {
+        output.json(&sampled)?;
+    }
     output.done(&sampled);
     Ok(())
+}
+
+/// What the sequences say, where they say anything.
+fn texts(tokenizer: &Tokenizer, sequences: &[Sequence]) -> Vec<String> {
+    let text = |sequence: &Sequence| -> String {
+        tokenizer.decode(&sequence.tokens).utf8_chunks().map(|chunk| chunk.valid()).collect()
+    };
+    sequences.iter().map(text).filter(|text| !text.is_empty()).collect()
+}
+
+/// Text to standard output. A terminal is not to act on it.
+fn print(texts: &[String], output: &Output) -> anyhow::Result<()> {
+    let text = TextForm::Plain.written(texts)?;
+    let is_shown = io::stdout().is_terminal();
+    output.data(&if is_shown { EscapedLines(&text).to_string() } else { text })
+}
+
+/// Says so where products are by fewer tokens than they take at once.
+fn note_few_side_by_side(llama: &Llama<'_>, options: &Sampling, output: &Output) {
+    /// Tokens by which matrices are multiplied together.
+    const TOGETHER: usize = 12;
+    let sizes = llama.hyperparameters();
+    let wanted = TOGETHER.min(options.tokens.div_ceil(options.context));
+    if let (Ok(fitting), Some(bytes)) = (options.side_by_side(sizes), options.sequence_bytes(sizes))
+        && fitting < wanted
+    {
+        let megabytes = bytes.saturating_mul(wanted as u64).div_ceil(1_000_000);
+        output.note(&format_args!(
+            "--cache has room for {fitting} at a time; {megabytes}M has for {wanted}, which is faster"
+        ));
+    }
 }
 
 impl Args {
@@ -192,19 +229,13 @@ struct Sampled {
     temperature: f64,
     context: u32,
     seconds: f64,
-    /// Where no file has them; none is empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    texts: Vec<String>,
+    /// Where no file has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    texts: Option<Vec<String>>,
 }
 
 impl Sampled {
-    fn new(
-        args: &Args,
-        sequences: &[Sequence],
-        tokenizer: &Tokenizer,
-        elapsed: Duration,
-    ) -> Sampled {
-        let texts = sequences.iter().map(|sequence| text(tokenizer, sequence));
+    fn new(args: &Args, sequences: &[Sequence], elapsed: Duration) -> Sampled {
         Sampled {
             output: args.output.as_ref().map(|path| path.display().to_string()),
             tokens: args.tokens,
@@ -214,33 +245,9 @@ impl Sampled {
             temperature: args.temperature,
             context: args.ctx,
             seconds: elapsed.as_secs_f64(),
-            texts: texts.filter(|text| !text.is_empty()).collect(),
+            texts: None,
         }
     }
-
-    /// Text to standard output. A terminal is not to act on it.
-    fn print(&self, output: &Output) -> anyhow::Result<()> {
-        match output.form() {
-            Form::Json => output.json(self),
-            Form::Text => {
-                let text = TextForm::Plain.written(&self.texts)?;
-                let is_shown = io::stdout().is_terminal();
-                output.data(&if is_shown { EscapedLines(&text).to_string() } else { text })
-            }
-        }
-    }
-
-    /// What is told of a file that was written.
-    fn report(&self, output: &Output) -> anyhow::Result<()> {
-        match output.form() {
-            Form::Json => output.json(self),
-            Form::Text => Ok(()),
-        }
-    }
-}
-
-fn text(tokenizer: &Tokenizer, sequence: &Sequence) -> String {
-    tokenizer.decode(&sequence.tokens).utf8_chunks().map(|chunk| chunk.valid()).collect()
 }
 
 impl fmt::Display for Sampled {

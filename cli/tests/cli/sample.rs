@@ -26,6 +26,7 @@ fn text_goes_to_standard_output_or_to_a_file() {
 
     // Room for two sequences at a time.
     let told = run(&place, &format!("{SAMPLE} --cache 800K --threads 3 -o own.txt --json")).ok();
+    assert!(told.stderr.contains("room for 2 at a time; 4M has for 10"), "{told}");
     let (told, written) = (told.json(), fs::read_to_string(place.path("own.txt")).unwrap());
     assert_eq!(written, printed.stdout);
     assert_eq!((&told["tokens"], &told["sequences"]), (&600.into(), &10.into()));

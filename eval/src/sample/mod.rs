@@ -5,7 +5,7 @@
 //!
 //! Sequences run side by side in slots, a token of each in every step, so that products stay products
 //! of matrices; a sequence that ends gives its slot to the next. What is drawn depends on the seed and
-//! the number of the sequence only. Memory: see [`Sampling::cache_bytes`].
+//! the number of the sequence only. Memory: see [`Sampling::sequence_bytes`].
 
 mod random;
 #[cfg(test)]
@@ -34,9 +34,35 @@ pub struct Sampling {
     pub temperature: f64,
     /// Tokens of a sequence at the most, with the one that it starts with.
     pub context: usize,
-    /// Bytes for keys and values, which decide how many sequences run side by side, 2,048 at the most:
-    /// one takes `context × block_count × head_count_kv × (key_length + value_length) × 4`.
+    /// Bytes for keys and values, which decide how many sequences run side by side.
     pub cache_bytes: u64,
+}
+
+impl Sampling {
+    /// Bytes that keys and values of a sequence take:
+    /// `context × block_count × head_count_kv × (key_length + value_length) × 4`. `None` where that is
+    /// no number of 64 bits.
+    pub fn sequence_bytes(&self, sizes: &Hyperparameters) -> Option<u64> {
+        Cache::bytes(sizes, self.context)
+    }
+
+    /// Sequences that run side by side, 2,048 at the most.
+    ///
+    /// # Errors
+    ///
+    /// A context of less than two tokens; keys and values of one sequence that take more than
+    /// `cache_bytes`.
+    pub fn side_by_side(&self, sizes: &Hyperparameters) -> Result<usize> {
+        let Sampling { context, cache_bytes: most, .. } = *self;
+        if context < LEAST_CONTEXT {
+            return Err(Error::Context { least: LEAST_CONTEXT, found: context });
+        }
+        let needed = self.sequence_bytes(sizes);
+        match needed.and_then(|bytes| most.checked_div(bytes)) {
+            None | Some(0) => Err(Error::SequenceMemory { context, needed, most }),
+            Some(fitting) => Ok(usize::try_from(fitting).unwrap_or(PASS_TOKENS).min(PASS_TOKENS)),
+        }
+    }
 }
 
 impl Default for Sampling {
@@ -90,7 +116,7 @@ pub fn sample(
     progress: &dyn SamplingProgress,
 ) -> Result<Vec<Sequence>> {
     let sizes = llama.hyperparameters();
-    let slots = slots(sizes, options)?;
+    let slots = options.side_by_side(sizes)?;
     let start = start(tokenizer, sizes)?;
     let plan = Plan {
         slots,
@@ -103,19 +129,6 @@ pub fn sample(
     let body = Body::new(llama, options.context, Mode::Exact);
     // On a thread of the pool, so that the many small steps need no waking of one.
     rayon::scope(|_| Sampler::new(&plan, &body).run(progress))
-}
-
-/// How many sequences run side by side.
-fn slots(sizes: &Hyperparameters, options: &Sampling) -> Result<usize> {
-    let Sampling { context, cache_bytes: most, .. } = *options;
-    if context < LEAST_CONTEXT {
-        return Err(Error::Context { least: LEAST_CONTEXT, found: context });
-    }
-    let needed = Cache::bytes(sizes, context);
-    match needed.and_then(|bytes| most.checked_div(bytes)) {
-        None | Some(0) => Err(Error::SequenceMemory { context, needed, most }),
-        Some(fitting) => Ok(usize::try_from(fitting).unwrap_or(PASS_TOKENS).min(PASS_TOKENS)),
-    }
 }
 
 fn temperature(found: f64) -> Result<f32> {
