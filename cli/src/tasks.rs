@@ -6,7 +6,7 @@ use clap::{Command, builder::StyledStr};
 
 /// What somebody wants to do, and the commands for it.
 const TASKS: [(&str, &[&str]); 4] = [
-    ("Make a model", &["convert", "quantize", "imatrix", "transform"]),
+    ("Make a model", &["convert", "quantize", "imatrix", "transform", "sample"]),
     ("Judge it", &["perplexity", "sweep", "compare", "verify"]),
     (
         "Look into it, change it, pass it on",

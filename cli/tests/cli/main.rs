@@ -26,6 +26,7 @@ mod remote;
 mod reports;
 mod resume;
 mod rust_version;
+mod sample;
 mod shells;
 mod tables;
 mod tokenize;

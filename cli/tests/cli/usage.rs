@@ -23,6 +23,7 @@ fn without_a_command_it_shows_what_there_is() {
       quantize     Quantize a GGUF model
       perplexity   Measure how well a model predicts a text
       imatrix      Collect how much each input channel of a model's matrices carries on a text
+      sample       Let a model write text, to calibrate with where there is no text of one's own
       transform    Move or scale the channels of a model without changing what it computes
       sweep        Quantize a model to each type, measure each, and print one table
       compare      Compare the weights of two models, tensor by tensor
