@@ -38,6 +38,8 @@ enum Answer {
     FoundBad(Vec<String>),
     /// Exit code 0; then the check.
     Accepted(fn(&Place)),
+    /// Exit code 0, and these parts in a note.
+    Noted(Vec<String>),
 }
 
 impl Case {
@@ -68,6 +70,15 @@ impl Case {
     /// them.
     pub(crate) fn accepted(mut self, lines: &[&str]) -> Case {
         let run = |line: &&str| Run { line: (*line).into(), answer: Answer::Accepted(|_| ()) };
+        self.runs.extend(lines.iter().map(run));
+        self
+    }
+
+    /// The command lines do their work and note what is wrong, with all of `parts`: a model is copied
+    /// or quantized with the metadata that it has.
+    pub(crate) fn noted(mut self, lines: &[&str], parts: &[&str]) -> Case {
+        let parts: Vec<String> = parts.iter().map(|&part| part.into()).collect();
+        let run = |line: &&str| Run { line: (*line).into(), answer: Answer::Noted(parts.clone()) };
         self.runs.extend(lines.iter().map(run));
         self
     }
@@ -139,6 +150,7 @@ fn run(case: Case, launcher: &mut Launcher, tally: &mut Tally) -> Vec<String> {
                 check(&place);
                 remove_new(&place, &before);
             }
+            Answer::Noted(_) if outcome.code == Some(0) => remove_new(&place, &before),
             _ if place.files() != before => {
                 problems.push(format!("left {:?}", place.files()));
                 remove_new(&place, &before);
@@ -179,12 +191,16 @@ fn problems(outcome: &Outcome, answer: &Answer) -> Vec<String> {
     let (expected, told, parts): (_, &str, &[String]) = match answer {
         Answer::Refused(parts) => {
             demand(stdout.is_empty(), &|| "refused, but something is on standard output".into());
-            let errors = stderr.matches("error: ").count();
+            let errors = stderr.lines().filter(|line| line.starts_with("error: ")).count();
             demand(errors == 1, &|| format!("{errors} messages"));
             (2, stderr, parts)
         }
         Answer::FoundBad(parts) => (1, stdout, parts),
         Answer::Accepted(_) => (0, stdout, &[]),
+        Answer::Noted(parts) => {
+            demand(stderr.contains("note: "), &|| "no note".into());
+            (0, stderr, parts)
+        }
     };
     demand(*code == Some(expected), &|| format!("not exit code {expected}"));
     for part in parts {

@@ -20,9 +20,9 @@ pub(crate) const EVERY_COMMAND: &[&str] = &[
     "edit m.gguf --set general.name=x",
     "diff m.gguf m.gguf",
     "tokenize m.gguf abc",
-    "perplexity m.gguf --corpus text --context 8",
-    "sweep m.gguf --corpus text --context 8 --types q8_0",
-    "imatrix m.gguf --corpus text --context 8 -o out.gguf",
+    "perplexity m.gguf --corpus text --ctx 8",
+    "sweep m.gguf --corpus text --ctx 8 --types q8_0",
+    "imatrix m.gguf --corpus text --ctx 8 -o out.gguf",
 ];
 
 /// The commands that a person gives to a file from elsewhere.
@@ -30,7 +30,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "inspect m.gguf",
     "verify m.gguf",
     "quantize m.gguf -o out.gguf --type q8_0",
-    "perplexity m.gguf --corpus text --context 8",
+    "perplexity m.gguf --corpus text --ctx 8",
 ];
 
 const U8: u32 = 0;
@@ -65,6 +65,14 @@ fn refused(name: impl Into<String>, file: Vec<u8>, place: impl AsRef<str>) -> Ca
     Case::new(name, write).refused(COMMANDS, &["m.gguf: ", place.as_ref()])
 }
 
+/// What does not start as a GGUF file; `start` is how it does, as a message shows it.
+fn other(name: impl Into<String>, file: Vec<u8>, place: &str, start: &str) -> Case {
+    let start = format!("a file that starts with \"{start}\"");
+    Case::new(name, move |to| drop(to.write("m.gguf", file)))
+        .refused(&["inspect m.gguf", COMMANDS[3], "tokenize m.gguf abc"], &["m.gguf: ", place])
+        .refused(&["verify m.gguf", COMMANDS[2]], &["m.gguf is no checkpoint", &start])
+}
+
 /// The same, asked of every command.
 fn refused_by_all(name: &str, file: Vec<u8>, place: &str) -> Case {
     refused(name, file, place).refused(EVERY_COMMAND, &["m.gguf: ", place])
@@ -83,13 +91,16 @@ fn cut() -> Vec<Case> {
     for (field, bytes) in &fields {
         for end in start.max(1) - 1..=(start + 1).min(whole.len() - 1) {
             let name = format!("cut at {end}, where {field} starts at {start}");
-            let place = if end < 4 { "at byte 0 needs 4 bytes" } else { "are left" };
-            cases.push(refused(name, whole[..end].to_vec(), place));
+            let front = whole[..end].to_vec();
+            cases.push(match end {
+                0..4 => other(name, front, "at byte 0 needs 4 bytes", &"GGUF"[..end]),
+                _ => refused(name, front, "are left"),
+            });
         }
         start += bytes.len();
     }
     let name = "data section short by 1";
-    let place = "data of tensor \"b\" at byte 256 needs 34 bytes, but 33 are left";
+    let place = "data of tensor \"b\" at byte 192 needs 34 bytes, but 33 are left";
     cases.push(refused_by_all(name, whole[..whole.len() - 1].to_vec(), place));
     cases
 }
@@ -128,7 +139,6 @@ fn fields() -> Vec<(&'static str, Vec<u8>)> {
         ("extent", number(1)),
         ("tensor type", word(Q8_0)),
         ("offset", number(32)),
-        ("padding", vec![0; 23]),
         ("data", vec![1; 32]),
         ("data", vec![0; 34]),
     ]
@@ -139,19 +149,23 @@ fn other_files() -> Vec<Case> {
     let version = |version| Encoder::new(version, Endian::Little, 0, 0).finish();
     let swapped = Encoder::new(3, Endian::Big, 0, 0).finish();
     vec![
-        refused_by_all("empty", Vec::new(), "magic at byte 0 needs 4 bytes, but 0 are left"),
+        other("empty", Vec::new(), "magic at byte 0 needs 4 bytes, but 0 are left", ""),
         refused_by_all("four bytes", b"GGUF".to_vec(), "at byte 4"),
-        refused("bad magic", with(b"\x7fELF"), "found \"\\x7fELF\""),
-        refused("magic GGML", with(b"GGML"), "found \"GGML\""),
+        other("bad magic", with(b"\x7fELF"), "found \"\\x7fELF\"", "\\u{7f}ELF"),
+        other("magic GGML", with(b"GGML"), "found \"GGML\"", "GGML"),
         Case::new("magic ggjt", |place| drop(place.write("m.gguf", b"tjgg\x03\0\0\0")))
             .refused(
                 &["inspect m.gguf", "perplexity m.gguf --corpus text"],
                 &["a legacy ggml file"],
             )
             .refused(&["quantize m.gguf -o out.gguf --type q8_0"], &["m.gguf: header at byte 8"]),
-        refused("magic reversed", with(b"FUGG"), "reversed"),
-        refused("a zip archive", with(b"PK\x03\x04"), "a zip archive"),
-        refused("a git-lfs pointer", with(b"version https://git-lfs"), "git-lfs pointer"),
+        other("magic reversed", with(b"FUGG"), "reversed", "FUGG"),
+        other("a zip archive", with(b"PK\x03\x04"), "a zip archive", "PK\\u{3}\\u{4}"),
+        Case::new("a Git LFS pointer", |place| {
+            drop(place.write("m.gguf", "version https://git-lfs.github.com/spec/v1\n"));
+        })
+        .refused(&["inspect m.gguf", COMMANDS[3]], &["m.gguf: ", "git-lfs pointer"])
+        .refused(&["verify m.gguf", COMMANDS[2]], &["m.gguf: ", "Git LFS pointer"]),
         refused("version 0", version(0), "version"),
         accepted("version 1", version(1), &["inspect m.gguf"]),
         accepted("version 2", version(2), &["inspect m.gguf"]),
@@ -205,7 +219,7 @@ fn keys() -> Vec<Case> {
     let shown = Encoder::v3(0, 1).entry(hostile, &hostile.into()).finish();
     let told = Encoder::v3(0, 2).entry(hostile, &1u8.into()).entry(hostile, &1u8.into()).finish();
     vec![
-        refused("key empty", file(b""), "at byte 32: expected"),
+        refused("key empty", file(b""), "number 0 at byte 24: expected 1 to 65535 bytes"),
         refused("key twice", twice, "metadata key \"k\" at byte 38 stands there twice"),
         refused("key not UTF-8", file(b"ab\xff"), "at byte 34: expected utf-8"),
         accepted("key of 65535 bytes", file(&[b'k'; 65_535]), &["inspect m.gguf"]),

@@ -19,9 +19,12 @@ use crate::{
 const INSPECT: &[&str] = &["inspect m.gguf", "inspect m.gguf --json --metadata --tensors"];
 const VERIFY: &str = "verify m.gguf";
 const QUANTIZE: &str = "quantize m.gguf -o out.gguf --type q8_0";
-const PERPLEXITY: &str = "perplexity m.gguf --corpus text --context 8";
+const PERPLEXITY: &str = "perplexity m.gguf --corpus text --ctx 8";
 const TOKENIZE: &str = "tokenize m.gguf abc";
-const IMATRIX: &str = "imatrix m.gguf --corpus text --context 8 -o out.gguf";
+const IMATRIX: &str = "imatrix m.gguf --corpus text --ctx 8 -o out.gguf";
+
+/// How a note starts.
+const REFUSED: &str = "note: loaders may refuse this model: ";
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
@@ -117,7 +120,7 @@ fn splits() -> Vec<Case> {
         "verify m-00002-of-00002.gguf",
         "quantize m-00001-of-00002.gguf -o out.gguf --type q8_0",
         "merge m-00001-of-00002.gguf -o out.gguf",
-        "perplexity m-00001-of-00002.gguf --corpus text --context 8",
+        "perplexity m-00001-of-00002.gguf --corpus text --ctx 8",
     ];
     let case = |name: &str, changes: [fn(&mut Parts); 2], parts: &[&str]| {
         Case::new(name, move |place| write(place, changes)).refused(COMMANDS, parts)
@@ -176,17 +179,20 @@ fn splits() -> Vec<Case> {
             let part = place.path("m-00001-of-00002.gguf");
             std::fs::rename(part, place.path("m.gguf")).unwrap();
         })
-        .refused(EVERY_COMMAND, &["m.gguf: expected a name that ends with -00001-of-00002.gguf"]),
+        .refused(
+            EVERY_COMMAND,
+            &["m.gguf: ", "expected a name that ends with -00001-of-00002.gguf"],
+        ),
     ]
 }
 
 fn vocabularies() -> Vec<Case> {
-    // What loaders would refuse is not made; what is there can still be looked at.
-    let refused = |case: Case, key: &str| {
-        case.accepted(INSPECT)
-            .found_bad(VERIFY, &[key])
-            .refused(&[QUANTIZE, PERPLEXITY, IMATRIX], &["m.gguf: ", key])
+    // What loaders would refuse, and is nothing to whoever copies it.
+    let bad = |case: Case, key: &str| {
+        case.accepted(INSPECT).found_bad(VERIFY, &[key]).noted(&[QUANTIZE], &[REFUSED, key])
     };
+    let refused =
+        |case: Case, key: &str| bad(case, key).refused(&[PERPLEXITY, IMATRIX], &["m.gguf", key]);
     let misfit =
         |case: Case, key: &str| refused(case, key).refused(&[TOKENIZE], &["m.gguf: ", key]);
     let token = |name: &str, id: usize, text: &'static str, kind: i32| {
@@ -194,7 +200,11 @@ fn vocabularies() -> Vec<Case> {
             let mut tokens = model.tokens();
             tokens[id] = text.to_owned();
             model.metadata.set(TOKENS, tokens);
-            let kinds = (0..16).map(|other| if other == id { kind } else { 1 });
+            let kinds = (0..16).map(|other| match other {
+                0 => 2,
+                other if other == id => kind,
+                _ => 1,
+            });
             model.metadata.set(KINDS, kinds.collect::<Vec<i32>>());
         })
     };
@@ -202,7 +212,7 @@ fn vocabularies() -> Vec<Case> {
         token(name, 5, text, 6)
             .accepted(INSPECT)
             .found_bad(VERIFY, &[TOKENS, "token 5"])
-            .refused(&[PERPLEXITY, TOKENIZE, IMATRIX], &["m.gguf: ", TOKENS, "5"])
+            .refused(&[PERPLEXITY, TOKENIZE, IMATRIX], &["m.gguf: ", TOKENS, "token 5"])
     };
     let long = changed("token of 1 MB", |model| {
         let mut tokens = model.tokens();
@@ -220,13 +230,14 @@ fn vocabularies() -> Vec<Case> {
         misfit(set(KINDS, "one too few", vec![1i32; 15]), KINDS),
         misfit(set(KINDS, "of f32", vec![1f32; 16]), KINDS),
         misfit(set(KINDS, "of u8", vec![1u8; 16]), KINDS),
-        misfit(set(TOKENS, "one too many", vec!["a"; 17]), TOKENS),
+        bad(set(TOKENS, "one too many", vec!["a"; 17]), SCORES)
+            .refused(&[PERPLEXITY, TOKENIZE], &["m.gguf: ", KINDS]),
         misfit(set(TOKENS, "of u32", vec![1u32; 16]), TOKENS),
-        misfit(set(TOKENS, "none at all", Vec::<String>::new()), TOKENS),
+        bad(set(TOKENS, "none at all", Vec::<String>::new()), SCORES)
+            .refused(&[PERPLEXITY, TOKENIZE], &["m.gguf: ", KINDS]),
         byte("byte token <0x-1>", "<0x-1>"),
         byte("byte token <0xGG>", "<0xGG>"),
         byte("byte token <0x100>", "<0x100>"),
-        byte("byte token without text", ""),
         misfit(token("token text twice", 5, "a", 1), TOKENS),
         refused(
             set("tokenizer.ggml.bos_token_id", "16 of 16", 16u32),
@@ -237,10 +248,9 @@ fn vocabularies() -> Vec<Case> {
             "tokenizer.ggml.bos_token_id",
         ),
         refused(set("tokenizer.ggml.bos_token_id", "-1", -1i32), "tokenizer.ggml.bos_token_id"),
-        refused(
-            set("tokenizer.ggml.eos_token_id", "16 of 16", 16u32),
-            "tokenizer.ggml.eos_token_id",
-        ),
+        // Measuring has no use for it.
+        bad(set("tokenizer.ggml.eos_token_id", "16 of 16", 16u32), "tokenizer.ggml.eos_token_id")
+            .accepted(&[PERPLEXITY, TOKENIZE]),
         refused(
             set("tokenizer.ggml.bos_token_id", "as string", "1"),
             "tokenizer.ggml.bos_token_id",
@@ -271,11 +281,8 @@ fn numbers() -> Vec<Case> {
     let demanded = |case: Case, key: &str| {
         case.accepted(INSPECT)
             .found_bad(VERIFY, &[key])
-            .refused(&[QUANTIZE, PERPLEXITY, IMATRIX], &["m.gguf: ", key])
-    };
-    // Nothing to a file format, and to loaders of other architectures; only evaluating needs them.
-    let evaluated = |case: Case, key: &str| {
-        case.accepted(INSPECT).refused(&[PERPLEXITY, IMATRIX], &["m.gguf: ", key])
+            .noted(&[QUANTIZE], &[REFUSED, key])
+            .refused(&[PERPLEXITY, IMATRIX], &["m.gguf", key])
     };
     let blocks = "llama.block_count";
     let heads = "llama.attention.head_count";
@@ -290,17 +297,19 @@ fn numbers() -> Vec<Case> {
         demanded(set(blocks, "as string", "2"), blocks),
         demanded(set(blocks, "as float", 2f32), blocks),
         demanded(set("llama.context_length", "0", 0u32), "llama.context_length"),
-        evaluated(set(heads, "0", 0u32), heads),
-        evaluated(set(heads, "2^32 - 1", u32::MAX), heads),
-        evaluated(set(kv_heads, "0", 0u32), kv_heads),
-        evaluated(set(kv_heads, "3, which does not divide 4", 3u32), kv_heads),
-        evaluated(set("llama.embedding_length", "0", 0u32), "llama.embedding_length"),
-        evaluated(set("llama.feed_forward_length", "2^32 - 1", u32::MAX), "ffn_"),
+        demanded(set(heads, "0", 0u32), heads),
+        demanded(set(heads, "2^32 - 1", u32::MAX), kv_heads),
+        demanded(set(kv_heads, "0", 0u32), kv_heads),
+        demanded(set(kv_heads, "3, which does not divide 4", 3u32), kv_heads),
+        demanded(set("llama.embedding_length", "0", 0u32), "llama.embedding_length"),
+        set("llama.feed_forward_length", "2^32 - 1", u32::MAX)
+            .accepted(INSPECT)
+            .refused(&[PERPLEXITY, IMATRIX], &["m.gguf", "blk.0.ffn_gate.weight"]),
     ];
     for (value, name) in [(f32::NAN, "NaN"), (f32::INFINITY, "infinite"), (0.0, "0"), (-1.0, "-1")]
     {
         cases.push(demanded(set(epsilon, name, value), epsilon));
-        cases.push(evaluated(set(base, name, value), base));
+        cases.push(demanded(set(base, name, value), base));
     }
     cases
 }
@@ -326,26 +335,26 @@ fn weights() -> Vec<Case> {
             data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
         })
         .refused(refused, &["m.gguf", MATRIX])
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("scale of Q8_0 infinite", Mix::Q8_0, |data| {
             data[34..36].copy_from_slice(&f16::INFINITY.to_le_bytes());
         })
         .refused(refused, &["m.gguf", MATRIX])
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("scale of Q4_0 infinite", Mix::Q4_0, |data| {
             data[..2].copy_from_slice(&f16::NEG_INFINITY.to_le_bytes());
         })
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("weight of F16 NaN", Mix::F16, |data| {
             data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
         })
         .refused(&[QUANTIZE], &["m.gguf", MATRIX])
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("weight of F32 infinite", Mix::F32, |data| {
             data[4..8].copy_from_slice(&f32::INFINITY.to_le_bytes());
         })
         .refused(&[QUANTIZE], &["m.gguf", MATRIX, "row 0, column 1"])
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("every weight 0", Mix::F32, |data| data.fill(0)).accepted(&[QUANTIZE, PERPLEXITY]),
         changed("a tensor of another type", |model| {
             let (spec, data) = model.tensors.iter_mut().find(|(s, _)| s.name == MATRIX).unwrap();
@@ -353,16 +362,17 @@ fn weights() -> Vec<Case> {
             data.truncate(data.len() / 2);
         })
         .accepted(INSPECT)
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", MATRIX]),
         changed("a tensor is missing", |model| model.tensors.retain(|(s, _)| s.name != MATRIX))
             .accepted(INSPECT)
             .found_bad(VERIFY, &[MATRIX])
-            .refused(&[QUANTIZE, PERPLEXITY, IMATRIX], &["m.gguf: ", MATRIX]),
+            .noted(&[QUANTIZE], &[REFUSED, MATRIX])
+            .refused(evaluated, &["m.gguf", MATRIX]),
         changed("another shape than the numbers say", |model| {
             let (spec, _) = model.tensors.iter_mut().find(|(s, _)| s.name == MATRIX).unwrap();
             spec.shape.swap(0, 1);
         })
         .accepted(INSPECT)
-        .refused(evaluated, &["m.gguf: ", MATRIX]),
+        .refused(evaluated, &["m.gguf", MATRIX]),
     ]
 }

@@ -149,7 +149,7 @@ fn params() -> Vec<Case> {
         spelled("params.json 1e999", "norm_eps", "1e999"),
         spelled("params.json integer of 10^5 digits", "dim", &"9".repeat(100_000)),
         bad("n_heads", json!(0)),
-        bad("n_heads", json!(3)),
+        of("n_heads", json!(3)).refused(CHECKPOINT, &[FILE, "n_kv_heads"]),
         bad("n_heads", json!(-4)),
         bad("n_heads", json!(4.5)),
         bad("n_heads", json!("4")),
@@ -157,7 +157,6 @@ fn params() -> Vec<Case> {
         bad("n_kv_heads", json!(0)),
         bad("n_kv_heads", json!(3)),
         bad("dim", json!(0)),
-        bad("dim", json!(33)),
         bad("n_layers", json!(0)),
         bad("n_layers", json!(u64::MAX)),
         bad("norm_eps", json!(0)),
@@ -167,9 +166,11 @@ fn params() -> Vec<Case> {
         bad("rope_theta", json!(-1)),
     ];
     // More than the shards have: the tensor is named that would have to be there.
-    for (key, value) in [("n_layers", 3u32), ("n_layers", u32::MAX), ("dim", 64), ("n_heads", 8)] {
+    for (key, value) in [("n_layers", 3u32), ("dim", 33), ("n_heads", 8)] {
         cases.push(of(key, json!(value)).refused(CHECKPOINT, &["tensor \""]));
     }
+    cases.push(bad("n_layers", json!(u32::MAX)));
+    cases.push(of("dim", json!(64)).refused(CHECKPOINT, &["model: no consolidated.01.pth"]));
     let vocabulary = of("vocab_size", json!(-1)).accepted(CHECKPOINT);
     let without = Case::new("vocab_size -1 without a tokenizer", |place| {
         fs::remove_file(write(place, 1).join("tokenizer.model")).unwrap();
@@ -182,9 +183,10 @@ fn params() -> Vec<Case> {
 }
 
 fn checklists() -> Vec<Case> {
+    const COMPARED: &str = "convert model -o out.gguf --verify-checksums";
     let of = |name: &str, list: Vec<u8>, parts: &[&str]| {
         Case::new(name, |place| fs::write(write(place, 1).join("checklist.chk"), list).unwrap())
-            .refused(&CHECKPOINT[..1], parts)
+            .refused(&[COMPARED], parts)
     };
     let sum = "d41d8cd98f00b204e9800998ecf8427e";
     vec![
@@ -217,7 +219,7 @@ fn config() -> Vec<Case> {
     let bad = |key: &'static str, value: Json| of(key, value).refused(CHECKPOINT, &[FILE, key]);
     vec![
         bad("num_attention_heads", json!(0)),
-        bad("num_attention_heads", json!(3)),
+        of("num_attention_heads", json!(3)).refused(CHECKPOINT, &[FILE, "num_key_value_heads"]),
         bad("num_key_value_heads", json!(0)),
         bad("num_key_value_heads", json!(3)),
         bad("hidden_size", json!(0)),
@@ -230,11 +232,14 @@ fn config() -> Vec<Case> {
         bad("rms_norm_eps", json!("NaN")),
         bad("rope_theta", json!(-1)),
         bad("rope_scaling", json!({ "rope_type": "\u{1b}[2J", "factor": 2 })),
-        bad("rope_scaling", json!({ "rope_type": "linear", "factor": 0 })),
+        of("rope_scaling", json!({ "rope_type": "linear", "factor": 0 }))
+            .refused(CHECKPOINT, &[FILE, "factor"]),
         bad("architectures", json!(["\u{1b}[2JForCausalLM"])),
         bad("architectures", json!([])),
-        of("num_hidden_layers", json!(u32::MAX)).refused(CHECKPOINT, &["tensor \"model.layers.2"]),
-        of("vocab_size", json!(u32::MAX)).refused(CHECKPOINT, &["tensor \""]),
+        bad("num_hidden_layers", json!(u32::MAX)),
+        of("num_hidden_layers", json!(3)).refused(CHECKPOINT, &["tensor \"model.layers.2"]),
+        bad("vocab_size", json!(u32::MAX)),
+        of("vocab_size", json!(17)).refused(CHECKPOINT, &["tensor \""]),
         of("hidden_size", json!(1 << 20)).refused(CHECKPOINT, &["tensor \""]),
         of("auto_map", json!({ "AutoModel": "evil.Model" })).accepted(CHECKPOINT),
     ]

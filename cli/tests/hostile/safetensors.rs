@@ -46,7 +46,7 @@ fn lengths() -> Vec<Case> {
         refused("shorter than 8 bytes", cut(7), "7 bytes are too few"),
         refused("header length 0", with_length(0), "header"),
         refused("header length 1", with_length(1), "header"),
-        refused("header length 7", with_length(7), "7 bytes follow"),
+        refused("header length 7", with_length(7), "tensor data is 1 bytes, the header says 0"),
         refused("header length beyond the file", with_length(9), "a header of 9 bytes"),
         refused(
             "header length 2^63",
