@@ -78,15 +78,12 @@ fn every_system_call_may_fail() {
                 command.env("FAULT_ERRNO", errno.to_string()).env("FAULT_MARK", &mark);
                 let outcome = Outcome::of(&mut command);
                 let injected = fs::remove_file(&mark).is_ok();
-                if outcome.code == Some(2) && line.contains("--resume") {
+                check(&outcome, &snapshot(&place), &before, &whole, &what);
+                if line.contains("--resume") && !place.path("out.gguf").exists() {
                     // The disk is well again.
                     place.run(line).ok();
                     assert!(snapshot(&place) == whole, "{what}: not resumed");
-                    restore(&place, &before);
-                    faults += usize::from(injected);
-                    continue;
                 }
-                check(&outcome, &snapshot(&place), &before, &whole, &what);
                 restore(&place, &before);
                 if !injected {
                     assert_eq!(outcome.code, Some(0), "{what}\n{outcome}");

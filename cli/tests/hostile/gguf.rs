@@ -140,7 +140,7 @@ fn fields() -> Vec<(&'static str, Vec<u8>)> {
         ("tensor type", word(Q8_0)),
         ("offset", number(32)),
         ("data", vec![1; 32]),
-        ("data", vec![0; 34]),
+        ("data", vec![1; 34]),
     ]
 }
 

@@ -334,12 +334,12 @@ fn weights() -> Vec<Case> {
         bad("scale of Q8_0 NaN", Mix::Q8_0, |data| {
             data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
         })
-        .refused(refused, &["m.gguf", MATRIX])
+        .refused(refused, &[MATRIX, "row 0, column "])
         .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("scale of Q8_0 infinite", Mix::Q8_0, |data| {
             data[34..36].copy_from_slice(&f16::INFINITY.to_le_bytes());
         })
-        .refused(refused, &["m.gguf", MATRIX])
+        .refused(refused, &[MATRIX, "row 0, column "])
         .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("scale of Q4_0 infinite", Mix::Q4_0, |data| {
             data[..2].copy_from_slice(&f16::NEG_INFINITY.to_le_bytes());
@@ -348,12 +348,12 @@ fn weights() -> Vec<Case> {
         bad("weight of F16 NaN", Mix::F16, |data| {
             data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
         })
-        .refused(&[QUANTIZE], &["m.gguf", MATRIX])
+        .refused(&[QUANTIZE], &[MATRIX, "row 0, column 0: weight is NaN"])
         .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("weight of F32 infinite", Mix::F32, |data| {
             data[4..8].copy_from_slice(&f32::INFINITY.to_le_bytes());
         })
-        .refused(&[QUANTIZE], &["m.gguf", MATRIX, "row 0, column 1"])
+        .refused(&[QUANTIZE], &[MATRIX, "row 0, column 1: weight is inf"])
         .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("every weight 0", Mix::F32, |data| data.fill(0)).accepted(&[QUANTIZE, PERPLEXITY]),
         changed("a tensor of another type", |model| {

@@ -162,7 +162,11 @@ fn bombs() -> Vec<Case> {
         // Each tuple has the one before twice: 2^100000 items if any were copied.
         of("doubling", b")q\x00", b"h\x00h\x00\x86q\x00", 100_000, b""),
         of("a list is appended to itself over and over", b"]q\x00(", b"h\x00", 400_000, b"e"),
-        of("longer than any description", b"", b"N", 5 << 20, b""),
+        refused(
+            "longer than any description",
+            bomb(b"", b"N", 5 << 20, b""),
+            "an archive whose data.pkl is larger than 1 MiB",
+        ),
         of(
             "10^5 tensors of one name",
             b"}(",
