@@ -104,7 +104,9 @@ fn check(outcome: &Outcome, after: &Files, before: &Files, whole: &Files, what: 
     let names = |files: &Files| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
     match outcome.code {
         Some(0) => {
-            assert!(after == whole, "{what}: {:?}\n{outcome}", names(after));
+            // Of its folder a run with --resume may leave the lock, which the next takes away.
+            let made: Files = after.iter().filter(|(path, _)| !is_resumed(path)).cloned().collect();
+            assert!(made == *whole, "{what}: {:?}\n{outcome}", names(after));
         }
         Some(2) => {
             assert_eq!(outcome.stderr.matches("error: ").count(), 1, "{what}\n{outcome}");
