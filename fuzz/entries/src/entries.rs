@@ -17,12 +17,9 @@ use llq_gguf::{Metadata, Model};
 use llq_quant::mix::Mix;
 use tempfile::TempDir;
 
-use crate::support::{
-    listing,
-    lora::Made,
-    meta::{self, EmbeddingCut},
-    request,
-    tiny::Tiny,
+use crate::{
+    checkpoints::{ADAPTER, HUGGING_FACE, MANY_TOKENS, META, MODEL},
+    support::{listing, request},
 };
 
 /// All targets by name.
@@ -77,11 +74,6 @@ pub fn gguf_evaluate(input: &[u8]) {
     tokenize(model.metadata());
     match Llama::load(&model) {
         Ok(llama) => {
-            // The work per token is the model's size, but these repeat what a file says once.
-            let numbers = llama.hyperparameters();
-            if numbers.context_length > 1 << 16 || numbers.block_count > 64 {
-                return;
-            }
             let Ok(tokenizer) = Tokenizer::from_metadata(model.metadata()) else { return };
             let corpus = Corpus::tokenize(&tokenizer, &"abcdefghijklm".repeat(3));
             let options = Options { context: 8, ..Options::default() };
@@ -96,7 +88,7 @@ pub fn gguf_evaluate(input: &[u8]) {
 pub fn safetensors(input: &[u8]) {
     let [pad, index, file] = parts(input);
     let place = Place::new();
-    tiny().write_all_but_weights(place.path());
+    HUGGING_FACE.write_without("model.safetensors", place.path());
     // The weights themselves need no mutations.
     let pad = pad.iter().fold(0, |pad, &byte| pad << 8 | usize::from(byte)).min(1 << 16);
     let file = [file, &vec![0; pad]].concat();
@@ -112,7 +104,7 @@ pub fn safetensors(input: &[u8]) {
 /// A pickle in its archive.
 pub fn torch(input: &[u8]) {
     let place = Place::new();
-    tiny().write_all_but_weights(place.path());
+    HUGGING_FACE.write_without("model.safetensors", place.path());
     place.write("pytorch_model.bin", input);
     place.convert(place.path(), &OpenOptions::default(), &Request::default());
 }
@@ -120,14 +112,15 @@ pub fn torch(input: &[u8]) {
 /// `tokenizer.model` of SentencePiece.
 pub fn sentencepiece(input: &[u8]) {
     let place = Place::new();
-    Tiny { tokenizer: input.to_vec(), ..tiny() }.write(place.path());
+    HUGGING_FACE.write(place.path());
+    place.write("tokenizer.model", input);
     place.convert(place.path(), &OpenOptions::default(), &Request::default());
 }
 
 /// `tokenizer.model` of Llama 3 in Meta's form.
 pub fn tiktoken(input: &[u8]) {
     let place = Place::new();
-    meta::write(&tiny(), place.path(), 1, EmbeddingCut::Rows);
+    MANY_TOKENS.write(place.path());
     place.write("tokenizer.model", input);
     place.convert(place.path(), &OpenOptions::default(), &Request::default());
 }
@@ -136,8 +129,7 @@ pub fn tiktoken(input: &[u8]) {
 pub fn tokenizer_json(input: &[u8]) {
     let [settings, special, tokenizer] = parts(input);
     let place = Place::new();
-    tiny().write(place.path());
-    fs::remove_file(place.path().join("tokenizer.model")).unwrap();
+    HUGGING_FACE.write_without("tokenizer.model", place.path());
     place.write_unless_empty("tokenizer_config.json", settings);
     place.write_unless_empty("special_tokens_map.json", special);
     place.write("tokenizer.json", tokenizer);
@@ -149,10 +141,10 @@ pub fn config(input: &[u8]) {
     let [generation, card, config] = parts(input);
     let place = Place::new();
     if generation == b"meta" {
-        meta::write(&tiny(), place.path(), 1, EmbeddingCut::Rows);
+        META.write(place.path());
         place.write("params.json", config);
     } else {
-        tiny().write(place.path());
+        HUGGING_FACE.write(place.path());
         place.write_unless_empty("generation_config.json", generation);
         place.write_unless_empty("README.md", card);
         place.write("config.json", config);
@@ -164,10 +156,10 @@ pub fn config(input: &[u8]) {
 pub fn adapter(input: &[u8]) {
     let [settings, _, weights] = parts(input);
     let place = Place::new();
-    tiny().write(place.path());
+    HUGGING_FACE.write(place.path());
     let folder = place.path().join("adapter");
     fs::create_dir(&folder).unwrap();
-    Made::new(1).write(&folder);
+    ADAPTER.write(&folder);
     if !settings.is_empty() {
         place.write("adapter/adapter_config.json", settings);
     }
@@ -213,12 +205,13 @@ pub fn imatrix(input: &[u8]) {
     for (_, entry) in imatrix.entries() {
         let _ = (entry.statistics(), entry.tokens());
     }
+    let _ = imatrix.clone().merge(&imatrix);
     for format in [ImatrixFormat::Gguf, ImatrixFormat::Dat] {
         let _ = imatrix.write(&place.path().join("again"), format, Overwrite::Replace);
     }
     fs::remove_file(&path).unwrap();
     let _ = fs::remove_file(place.path().join("again"));
-    tiny().write(place.path());
+    HUGGING_FACE.write(place.path());
     let request = Request { imatrix: Some(Arc::new(imatrix)), ..request(Mix::Q4_0) };
     place.convert(place.path(), &OpenOptions::default(), &request);
 }
@@ -229,7 +222,7 @@ pub fn recipe(input: &[u8]) {
     let path = place.write("recipe.toml", input);
     match TypeRecipe::read(&path) {
         Ok(TypeRecipe { mix, rules }) => {
-            tiny().write(place.path());
+            HUGGING_FACE.write(place.path());
             let request = Request { rules, ..request(mix.unwrap_or(Mix::Q8_0)) };
             place.convert(place.path(), &OpenOptions::default(), &request);
         }
@@ -245,25 +238,13 @@ pub fn logits(input: &[u8]) {
         Ok(file) => file,
         Err(error) => return drop(error.to_string()),
     };
-    let gguf = place.path().join("tiny.gguf");
-    let source = Place::new();
-    tiny().write(source.path());
-    place.convert_to(source.path(), &gguf, &OpenOptions::default(), &request(Mix::F16));
-    let model = Model::open(&gguf).unwrap();
+    let model = Model::from_bytes(MODEL.clone()).unwrap();
     let llama = Llama::load(&model).unwrap();
     let tokenizer = Tokenizer::from_metadata(model.metadata()).unwrap();
     let corpus = Corpus::tokenize(&tokenizer, &"abcdefghijklm".repeat(3));
     let options = Options { context: 8, ..Options::default() };
     let result = evaluate(&llama, Against::Logits(&file), &corpus, &options, &Unheard);
     drop(result.map_err(|error| error.to_string()));
-}
-
-/// The small model with one block.
-pub(crate) fn tiny() -> Tiny {
-    let mut tiny = Tiny::new();
-    tiny.config["num_hidden_layers"] = 1.into();
-    tiny.tensors.retain(|name, _| !name.contains("layers.1."));
-    tiny
 }
 
 /// Cuts an input into three at its first two lines of this text, so that mutations keep the parts

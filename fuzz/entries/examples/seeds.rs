@@ -1,10 +1,10 @@
-//! Writes the seeds into `corpus/TARGET/`.
+//! Writes the seeds into `fuzz/corpus/TARGET/`.
 
 use std::{fs, path::Path};
 
 fn main() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, name, bytes) in llq_fuzz::seeds::all() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus");
+    for (target, name, bytes) in llq_fuzz_entries::seeds::all() {
         let folder = corpus.join(target);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(name), bytes).unwrap();

@@ -7,12 +7,12 @@ use llq_quant::mix::Mix;
 use serde_json::json;
 
 use crate::{
-    entries::{SEAM, tiny},
+    checkpoints::{gguf, tiny},
+    entries::SEAM,
     support::{
-        converted,
         ggml::{GGJT_1, GGJT_2, GGJT_3, GGMF, GGML, Ggml},
         lora::Made,
-        pickle, request,
+        pickle,
         tiny::{Tiny, lonely_pth, safetensors, tokenizer},
     },
 };
@@ -21,7 +21,7 @@ use crate::{
 pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut add = |target, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
-    let model = model(Mix::Q4_0);
+    let model = gguf(Mix::Q4_0);
     for (name, file) in gguf_files(&model) {
         add("gguf_header", &name, file.clone());
         add("gguf_evaluate", &name, file.clone());
@@ -123,13 +123,6 @@ type = "q5_1"
     logits.resize(logits.len() + 3 * 2 * (16 + 4), 0);
     add("logits", "window", logits);
     seeds
-}
-
-/// The small model as GGUF.
-fn model(mix: Mix) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    tiny().write(folder.path());
-    converted(folder.path(), &request(mix))
 }
 
 fn gguf_files(model: &[u8]) -> Vec<(String, Vec<u8>)> {
