@@ -39,9 +39,12 @@ pub(crate) static MODEL: LazyLock<Vec<u8>> = LazyLock::new(|| gguf(Mix::F16));
 
 /// The small model as GGUF.
 pub(crate) fn gguf(mix: Mix) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    HUGGING_FACE.write(folder.path());
-    converted(folder.path(), &request(mix))
+    // A model's name follows from its folder's.
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("tiny");
+    fs::create_dir(&folder).unwrap();
+    HUGGING_FACE.write(&folder);
+    converted(&folder, &request(mix))
 }
 
 /// The small model with one block.
