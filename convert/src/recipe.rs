@@ -22,11 +22,12 @@ use crate::{
     Error, Plan, Tensors, TypeRules, error::Result, parse_tensor_type, weights::InputFile,
 };
 
-/// Size limit of a file in bytes: a line per tensor of the largest models is far from it.
+/// Size limit of a file in bytes: a line per tensor of the largest models is far from it. Each rule
+/// may be compared with each tensor.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The most patterns: each is compiled, and looked for in each name.
-const MAX_PATTERNS: usize = 1 << 8;
+/// The most patterns; a compiled one is much larger than its text.
+const MAX_PATTERNS: usize = 1 << 10;
 
 /// Which tensor gets which type.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,9 +86,9 @@ impl TypeRecipe {
             let origin = text.place(&type_name.span());
             recipe.rules.push(Tensors::Named(tensor), text.tensor_type(&type_name)?, origin);
         }
-        if let Some(pattern) = document.patterns.get(MAX_PATTERNS) {
+        if let Some(first) = document.patterns.get(MAX_PATTERNS) {
             let problem = format!("more than {MAX_PATTERNS} patterns");
-            return Err(text.error(pattern.find.span(), problem));
+            return Err(text.error(first.find.span(), problem));
         }
         for PatternTable { find, r#type } in document.patterns {
             let tensors = Tensors::matching(find.get_ref());
@@ -103,13 +104,14 @@ impl TypeRecipe {
 struct Text<'a> {
     path: &'a Path,
     text: String,
-    /// Where each line ends.
+    /// Places of the line ends.
     line_ends: Vec<usize>,
 }
 
-impl Text<'_> {
-    fn new(path: &Path, text: String) -> Text<'_> {
-        let line_ends = text.match_indices('\n').map(|(at, _)| at).collect();
+impl<'a> Text<'a> {
+    fn new(path: &'a Path, text: String) -> Text<'a> {
+        let bytes = text.bytes().enumerate();
+        let line_ends = bytes.filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at).collect();
         Text { path, text, line_ends }
     }
 

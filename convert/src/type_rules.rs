@@ -10,9 +10,9 @@ use llq_quant::{
 use crate::{Error, Note, error::Result};
 
 /// Of one compiled pattern, in bytes.
-const MAX_PATTERN: usize = 1 << 18;
+const MAX_PATTERN: usize = 1 << 16;
 
-/// Steps back that looking for a pattern in a name may take.
+/// Of the search for one pattern in one name.
 const MAX_STEPS: usize = 10_000;
 
 /// Which tensors get a type of their own. The first rule that meets a tensor holds.
@@ -162,9 +162,13 @@ impl TypeRule {
 impl Tensors {
     /// Those in whose name `pattern` is found.
     pub fn matching(pattern: &str) -> std::result::Result<Tensors, TypeRuleError> {
-        let mut builder = RegexBuilder::new(pattern);
-        builder.case_insensitive(true).delegate_size_limit(MAX_PATTERN).backtrack_limit(MAX_STEPS);
-        match builder.build() {
+        let built = RegexBuilder::new(pattern)
+            .case_insensitive(true)
+            .delegate_size_limit(MAX_PATTERN)
+            .delegate_dfa_size_limit(MAX_PATTERN)
+            .backtrack_limit(MAX_STEPS)
+            .build();
+        match built {
             Ok(pattern) => Ok(Tensors::Matching(pattern)),
             Err(error) => Err(TypeRuleError::Pattern {
                 pattern: pattern.to_owned(),

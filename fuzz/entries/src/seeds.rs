@@ -2,17 +2,18 @@
 
 use half::f16;
 use llq_convert::{Entry, Imatrix, ImatrixFormat, Overwrite, Plan, Silent, open, write};
-use llq_gguf::{Array, Metadata, TensorSpec, TensorType, Value, to_bytes};
+use llq_eval::{Llama, Tokenizer, save_logits};
+use llq_gguf::{Array, Metadata, Model, TensorSpec, TensorType, Value, to_bytes};
 use llq_quant::mix::Mix;
 use serde_json::json;
 
 use crate::{
-    entries::{SEAM, tiny},
+    checkpoints::{MODEL, gguf, tiny},
+    entries::{OF_TEXT, SEAM, Unheard, text},
     support::{
-        converted,
         ggml::{GGJT_1, GGJT_2, GGJT_3, GGMF, GGML, Ggml},
         lora::Made,
-        pickle, request,
+        pickle,
         tiny::{Tiny, lonely_pth, safetensors, tokenizer},
     },
 };
@@ -21,7 +22,7 @@ use crate::{
 pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = Vec::new();
     let mut add = |target, name: &str, bytes: Vec<u8>| seeds.push((target, name.to_owned(), bytes));
-    let model = model(Mix::Q4_0);
+    let model = gguf(Mix::Q4_0);
     for (name, file) in gguf_files(&model) {
         add("gguf_header", &name, file.clone());
         add("gguf_evaluate", &name, file.clone());
@@ -29,7 +30,8 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
             add("gguf_quantize", &format!("{name}-{choice}"), [&[choice], &file[..]].concat());
         }
     }
-    add("llamafile", "program", [b"\x7fELF".to_vec(), archive("model.gguf", &model)].concat());
+    add("llamafile", "archive", archive("model.gguf", &model));
+    add("llamafile", "program", behind_program(archive("model.gguf", &model)));
     add("llamafile", "two", pickle::zip(&[("a.gguf", &model), ("mmproj.gguf", &model)]));
     add("llamafile", "empty", pickle::zip(&[]));
 
@@ -122,14 +124,8 @@ type = "q5_1"
     logits.extend((0..8u32).flat_map(u32::to_le_bytes));
     logits.resize(logits.len() + 3 * 2 * (16 + 4), 0);
     add("logits", "window", logits);
+    add("logits", "sound", sound_logits());
     seeds
-}
-
-/// The small model as GGUF.
-fn model(mix: Mix) -> Vec<u8> {
-    let folder = tempfile::tempdir().unwrap();
-    tiny().write(folder.path());
-    converted(folder.path(), &request(mix))
 }
 
 fn gguf_files(model: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -174,6 +170,32 @@ fn gguf_files(model: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 fn archive(name: &str, file: &[u8]) -> Vec<u8> {
     pickle::zip(&[(".args", b"-m"), (name, file)])
+}
+
+/// What the small model itself predicts.
+fn sound_logits() -> Vec<u8> {
+    let model = Model::from_bytes(MODEL.clone()).unwrap();
+    let llama = Llama::load(&model).unwrap();
+    let corpus = text(&Tokenizer::from_metadata(model.metadata()).unwrap());
+    let mut logits = Vec::new();
+    save_logits(&llama, &corpus, &OF_TEXT, &mut logits, &Unheard).unwrap();
+    logits
+}
+
+/// The archive with a program in front, which its places count from.
+fn behind_program(mut archive: Vec<u8>) -> Vec<u8> {
+    const PROGRAM: &[u8] = b"\x7fELF";
+    let mut add = |record: &[u8], field: usize| {
+        for at in 0..archive.len() - record.len() {
+            if archive[at..].starts_with(record) {
+                let place = archive[at + field..].first_chunk_mut().unwrap();
+                *place = (u32::from_le_bytes(*place) + PROGRAM.len() as u32).to_le_bytes();
+            }
+        }
+    };
+    add(b"PK\x01\x02", 42);
+    add(b"PK\x05\x06", 16);
+    [PROGRAM, &archive].concat()
 }
 
 /// The small model in safetensors, with zeros for weights.
