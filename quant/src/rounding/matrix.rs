@@ -1,10 +1,11 @@
 //! All rows of a matrix.
 
-use std::ops::Range;
+use std::{mem, ops::Range};
 
 use rayon::prelude::*;
 
 use super::{
+    combine::add_rows,
     curvature::Curvature,
     descent::{Moving, descend},
     feedback,
@@ -12,7 +13,7 @@ use super::{
     row::{Row, Shape},
 };
 use crate::{
-    kernels::{self, Kernels, Simd, Work},
+    kernels::{self, Kernels},
     registry::FormatInfo,
 };
 
@@ -148,21 +149,19 @@ impl Rows<'_> {
     /// those of each row by itself.
     fn first_batch(&self, groups: &[Group], batch: usize, rows: &mut [Vec<Moving>]) {
         let wanted: Vec<(usize, usize)> = places(groups, batch).collect();
-        let targets: Vec<Vec<f32>> = wanted
-            .par_iter()
-            .map(|&(group, i)| {
-                let Group { order, outputs } = &groups[group];
-                let mut target = self.target(order[i]).to_vec();
-                for (k, before) in rows[group].iter().enumerate() {
-                    let factor = outputs.factor_row(k)[i];
-                    let wanted = self.target(order[k]).iter().zip(&before.row.weights);
-                    for (out, (wanted, weight)) in target.iter_mut().zip(wanted) {
-                        *out += factor * (wanted - weight);
-                    }
-                }
-                target
-            })
-            .collect();
+        let targets = wanted.iter().map(|&(group, i)| self.target(groups[group].order[i]).to_vec());
+        let mut targets: Vec<Vec<f32>> = targets.collect();
+        let parts = groups.par_iter().zip(&*rows).zip(of_groups(groups, batch, &mut targets));
+        parts.for_each(|((group, rows), targets)| {
+            let of = |i: usize| (0..rows.len()).map(|k| group.outputs.factor_row(k)[i]).collect();
+            let factors: Vec<Vec<f32>> = group.batch(batch).map(of).collect();
+            let error = |k: usize, columns: Range<usize>, out: &mut [f32]| {
+                let made = &rows[k].row.weights[columns.clone()];
+                let pairs = self.target(group.order[k])[columns].iter().zip(made);
+                out.iter_mut().zip(pairs).for_each(|(out, (target, made))| *out = target - made);
+            };
+            add_rows(self.kernels, &factors, &error, targets);
+        });
         let made = self.first(&targets.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let made: Vec<Row> = made.into_iter().map(|moving| moving.row).collect();
         let own: Vec<&[f32]> =
@@ -175,19 +174,24 @@ impl Rows<'_> {
     /// Some rows of each group go down again beside the others.
     fn move_batch(&self, groups: &[Group], batch: usize, rows: &mut [Vec<Moving>]) {
         let wanted: Vec<(usize, usize)> = places(groups, batch).collect();
-        let (mut moving, before): (Vec<Moving>, Vec<Vec<f32>>) = wanted
-            .par_iter()
-            .map(|&(group, i)| {
-                let outputs = groups[group].outputs.row(i);
-                let mut gradient = vec![0.0; self.cols];
-                let gradients = rows[group].iter().map(|moving| &*moving.gradient);
-                let parts = gradients.zip(outputs);
-                let divisor = outputs[i];
-                self.kernels.run(Combine { parts, out: &mut gradient, divisor });
-                let before = gradient.clone();
-                (Moving { row: rows[group][i].row.clone(), gradient }, before)
-            })
-            .unzip();
+        let mut before = vec![vec![0.0; self.cols]; wanted.len()];
+        let parts = groups.par_iter().zip(&*rows).zip(of_groups(groups, batch, &mut before));
+        parts.for_each(|((group, rows), before)| {
+            let of = |i: usize| {
+                let outputs = group.outputs.row(i);
+                outputs.iter().map(|output| output / outputs[i]).collect()
+            };
+            let factors: Vec<Vec<f32>> = group.batch(batch).map(of).collect();
+            let gradient = |k: usize, columns: Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&rows[k].gradient[columns]);
+            };
+            add_rows(self.kernels, &factors, &gradient, before);
+        });
+        let moving = wanted.iter().zip(&before).map(|(&(group, i), before)| Moving {
+            row: rows[group][i].row.clone(),
+            gradient: before.clone(),
+        });
+        let mut moving: Vec<Moving> = moving.collect();
         descend(self.kernels, self.shape, self.rounding.inputs, &mut moving);
         let moved = moving.into_iter().zip(before).map(|(moving, before)| {
             let Moving { row, gradient: mut growth } = moving;
@@ -240,6 +244,17 @@ fn places(groups: &[Group], batch: usize) -> impl Iterator<Item = (usize, usize)
     groups.flat_map(move |(g, group)| group.batch(batch).map(move |place| (g, place)))
 }
 
+/// What belongs to these places, by group.
+fn of_groups<'a, T>(groups: &[Group], batch: usize, all: &'a mut [T]) -> Vec<&'a mut [T]> {
+    let mut left = all;
+    let own = |group: &Group| {
+        let (own, rest) = mem::take(&mut left).split_at_mut(group.batch(batch).len());
+        left = rest;
+        own
+    };
+    groups.iter().map(own).collect()
+}
+
 /// Takes the moved rows of a group one after another, where they still are better beside those
 /// before.
 fn take(group: &Group, batch: usize, moved: Vec<Moved>, rows: &mut [Moving]) {
@@ -262,25 +277,6 @@ fn take(group: &Group, batch: usize, moved: Vec<Moved>, rows: &mut [Moving]) {
             }
             *row = moved.row;
             taken.push((i, moved.growth));
-        }
-    }
-}
-
-/// Adds `Σ factor / divisor · part` to `out`.
-struct Combine<'a, P> {
-    parts: P,
-    out: &'a mut [f32],
-    divisor: f32,
-}
-
-impl<'a, P: Iterator<Item = (&'a [f32], &'a f32)>> Work for Combine<'_, P> {
-    #[inline(always)]
-    fn run<S: Simd>(self, _simd: S) {
-        for (part, factor) in self.parts {
-            let factor = factor / self.divisor;
-            for (sum, value) in self.out.iter_mut().zip(part) {
-                *sum += factor * value;
-            }
         }
     }
 }

@@ -12,6 +12,7 @@
 //! All of them take [`products::BLOCK`] columns of many rows at a time, of which only the moments
 //! with each other matter, and then tell the other columns by one product.
 
+mod combine;
 mod curvature;
 mod descent;
 mod feedback;
