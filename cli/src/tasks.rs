@@ -15,14 +15,13 @@ const TASKS: [(&str, &[&str]); 4] = [
     ("llq itself", &["formats", "cpu", "bench", "completions", "man", "help"]),
 ];
 
-/// Options follow under their heading: `{options}` leaves it out.
-const HELP: &str =
-    "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}{after-help}\n\n{options}";
+/// Options follow under the last heading: `{options}` has none of its own.
+const HELP: &str = "{about-with-newline}\n{usage-heading} {usage}{after-help}\n{options}";
 
 /// The command with a help that lists its subcommands by task, behind `examples`.
 pub(crate) fn by_task(command: Command, examples: &str) -> Command {
     let header = command.get_styles().get_header();
-    let mut list = String::new();
+    let mut list = format!("{examples}\n\n");
     let entries = entries(&command);
     for (task, names) in TASKS {
         let _ = writeln!(list, "{header}{task}:{header:#}");
@@ -33,7 +32,7 @@ pub(crate) fn by_task(command: Command, examples: &str) -> Command {
         list.push('\n');
     }
     let _ = write!(list, "{header}Everywhere:{header:#}");
-    command.help_template(HELP).before_help(examples.to_owned()).after_help(StyledStr::from(list))
+    command.help_template(HELP).after_help(StyledStr::from(list))
 }
 
 /// Names and lines of the subcommands, as clap lays them out.
@@ -71,7 +70,7 @@ mod tests {
         let commands: BTreeSet<&str> = whole.get_subcommands().map(Command::get_name).collect();
         assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), commands);
         assert_eq!(listed.len(), commands.len());
-        let help = by_task(whole, "").render_help().to_string();
+        let help = by_task(whole.clone(), "").render_help().to_string();
         for command in commands {
             assert!(help.contains(&format!("\n  {command} ")), "{command} in {help}");
         }
