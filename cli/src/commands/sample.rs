@@ -261,7 +261,7 @@ impl fmt::Display for Sampled {
         let elapsed = Seconds(Duration::from_secs_f64(self.seconds));
         write!(
             f,
-            "{tokens} tokens in {sequences} sequences, {ended} of them ended by the model, \
+            "{tokens} tokens, sequences: {sequences}, ended by the model: {ended}, \
              {rate} tokens/s, {elapsed}"
         )
     }

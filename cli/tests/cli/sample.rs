@@ -20,7 +20,7 @@ fn text_goes_to_standard_output_or_to_a_file() {
     let place = Place::new();
     let printed = run(&place, &format!("{SAMPLE} --threads 1")).ok();
     // 600 tokens of 63 in each sequence.
-    assert!(printed.stderr.contains("600 tokens in 10 sequences"), "{printed}");
+    assert!(printed.stderr.contains("600 tokens, sequences: 10"), "{printed}");
     assert_eq!(printed.stdout.matches("\n\n").count(), 9, "{printed}");
     assert!(printed.stdout.len() > 1200 && printed.stdout.ends_with('\n'), "{printed}");
 
