@@ -29,7 +29,7 @@ pub(crate) fn draw(
 
 /// `slices` are of [`SLICE`] logits, the last of as many or fewer.
 fn draw_from<'a>(
-    slices: impl Iterator<Item = &'a [f32]> + Clone,
+    mut slices: impl Iterator<Item = &'a [f32]> + Clone,
     temperature: f32,
     uniform: f64,
 ) -> Option<u32> {
@@ -45,7 +45,7 @@ fn draw_from<'a>(
         return None;
     }
     let (slice, left) = first_above(sums, uniform * total)?;
-    let logits = slices.clone().nth(slice)?;
+    let logits = slices.nth(slice)?;
     let weights = weights(logits, max, temperature, &mut buffers).iter().map(|&w| f64::from(w));
     let (place, _) = first_above(weights, left)?;
     u32::try_from(slice * SLICE + place).ok()
