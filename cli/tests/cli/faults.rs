@@ -149,7 +149,7 @@ fn an_interrupted_run_leaves_nothing() {
             let is_whole = made.len() == files;
             match ended.code() {
                 Some(130) => {
-                    assert!(made.is_empty() || is_whole, "{line} after {wait} ms: {made:?}")
+                    assert!(made.is_empty() || is_whole, "{line} after {wait} ms: {made:?}");
                 }
                 Some(0) => assert!(is_whole, "{line} after {wait} ms: {made:?}"),
                 _ => panic!("{line} after {wait} ms: {ended}"),

@@ -332,7 +332,7 @@ fn weights() -> Vec<Case> {
     let evaluated: &[&str] = &[PERPLEXITY, IMATRIX];
     vec![
         bad("scale of Q8_0 NaN", Mix::Q8_0, |data| {
-            data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
+            data[..2].copy_from_slice(&f16::NAN.to_le_bytes());
         })
         .refused(refused, &[MATRIX, "row 0, column "])
         .refused(evaluated, &["m.gguf", "not a finite number"]),
@@ -346,7 +346,7 @@ fn weights() -> Vec<Case> {
         })
         .refused(evaluated, &["m.gguf", "not a finite number"]),
         bad("weight of F16 NaN", Mix::F16, |data| {
-            data[..2].copy_from_slice(&f16::NAN.to_le_bytes())
+            data[..2].copy_from_slice(&f16::NAN.to_le_bytes());
         })
         .refused(&[QUANTIZE], &[MATRIX, "row 0, column 0: weight is NaN"])
         .refused(evaluated, &["m.gguf", "not a finite number"]),

@@ -138,7 +138,7 @@ pub(crate) fn imatrix_cases() -> Vec<Case> {
 pub(crate) fn recipe_cases() -> Vec<Case> {
     const COMMAND: &[&str] = &["quantize m.gguf -o out.gguf --recipe r.toml"];
     let refused = |name: &str, text: &[u8], place: &str| {
-        beside(name, "r.toml", text.to_vec()).refused(COMMAND, &["r.toml, line ", place])
+        beside(name, "r.toml", text).refused(COMMAND, &["r.toml, line ", place])
     };
     let text = |name: &str, text: &str, place: &str| refused(name, text.as_bytes(), place);
     let pattern = |name: &str, find: &str, place: &str| {
@@ -227,7 +227,7 @@ pub(crate) fn adapter_cases() -> Vec<Case> {
         config("rank_pattern", json!({ "(": 4 })),
         config("alpha_pattern", json!({ "up_proj": "x" })),
         changed("a factor without the other", |made| {
-            made.remove("model.layers.0.mlp.up_proj.lora_A.weight")
+            made.remove("model.layers.0.mlp.up_proj.lora_A.weight");
         })
         .refused(COMMANDS, &["adapter", module]),
         changed("factors of different ranks", |made| {
@@ -244,7 +244,7 @@ pub(crate) fn adapter_cases() -> Vec<Case> {
         })
         .refused(COMMANDS, &["adapter", "model.layers.9.mlp.up_proj"]),
         changed("a tensor that steers terminals", |made| {
-            made.set("\u{1b}[2J", tensor(1, &[4, 32]))
+            made.set("\u{1b}[2J", tensor(1, &[4, 32]));
         })
         .refused(COMMANDS, &["adapter"]),
         Case::new("weights cut", |place| {
@@ -468,7 +468,7 @@ pub(crate) fn ggml_cases() -> Vec<Case> {
         of("sound", whole.clone()).accepted(COMMANDS),
         of("sound, of the first container", Ggml::tiny(GGML).bytes()).accepted(COMMANDS),
         changed("vocabulary 2^32 - 1", "a vocabulary of 4294967295 tokens", |ggml| {
-            ggml.numbers[0] = u32::MAX
+            ggml.numbers[0] = u32::MAX;
         }),
         changed("vocabulary 0", "", |ggml| ggml.numbers[0] = 0),
         changed("width 0", "", |ggml| ggml.numbers[1] = 0),
@@ -481,7 +481,7 @@ pub(crate) fn ggml_cases() -> Vec<Case> {
         changed("unknown type", "tok_embeddings.weight", |ggml| ggml.tensors[0].id = 99),
         changed("extent 0", "tok_embeddings.weight", |ggml| ggml.tensors[0].shape[1] = 0),
         changed("extent 2^32 - 1", "tok_embeddings.weight", |ggml| {
-            ggml.tensors[0].shape[1] = u32::MAX
+            ggml.tensors[0].shape[1] = u32::MAX;
         }),
         changed("5 dimensions", "", |ggml| ggml.tensors[0].shape = vec![1; 5]),
         changed("no dimensions", "", |ggml| ggml.tensors[0].shape.clear()),
