@@ -138,6 +138,7 @@ pub(crate) fn imatrix_cases() -> Vec<Case> {
 pub(crate) fn recipe_cases() -> Vec<Case> {
     const COMMAND: &[&str] = &["quantize m.gguf -o out.gguf --recipe r.toml"];
     let refused = |name: &str, text: &[u8], place: &str| {
+        let text = text.to_vec();
         beside(name, "r.toml", text).refused(COMMAND, &["r.toml, line ", place])
     };
     let text = |name: &str, text: &str, place: &str| refused(name, text.as_bytes(), place);
