@@ -284,7 +284,7 @@ fn tokenizer_json() -> Vec<Case> {
         bad(
             "regex that backtracks",
             &|json| {
-                json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"(a+)+\1$")
+                json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!(r"(a+)+\1$");
             },
             "pre-tokenizer",
         ),

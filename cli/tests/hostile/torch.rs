@@ -72,7 +72,7 @@ fn calls() -> Vec<Case> {
         cases.push(value(format!("GLOBAL {module} {name}"), &global, place));
         cases.push(value(format!("STACK_GLOBAL {module} {name}"), &on_stack, place));
     }
-    let reduced = [b"ccollections\nOrderedDict\n".to_vec(), argument.clone()].concat();
+    let reduced = [b"ccollections\nOrderedDict\n".to_vec(), argument].concat();
     cases.extend([
         value("REDUCE of an allowed name with arguments", &reduced, "REDUCE"),
         value("REDUCE of a dict", b"}}R", "REDUCE"),
