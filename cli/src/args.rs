@@ -18,7 +18,7 @@ use llq_quant::{
     mix::{ALIASES, Mix, Purity},
 };
 
-use crate::{commands::Command, failure::Refusal, output::Form};
+use crate::{commands::Command, failure::Refusal, output::Form, tasks};
 
 /// Examples come before the options: most readers need only them.
 pub(crate) const HELP: &str =
@@ -36,7 +36,7 @@ Examples:
 
 /// Convert LLaMA checkpoints to GGUF, quantize them, and measure what that cost.
 #[derive(Parser)]
-#[command(name = "llq", version, help_template = HELP, before_help = EXAMPLES)]
+#[command(name = "llq", version)]
 #[command(arg_required_else_help = true, infer_subcommands = false, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -51,7 +51,8 @@ impl Cli {
         let words: Vec<OsString> = std::env::args_os().collect();
         let color = color_of(&words);
         color.write_global();
-        let matches = Cli::command().color(color.for_clap()).get_matches_from(words);
+        let command = tasks::by_task(Cli::command().color(color.for_clap()), EXAMPLES);
+        let matches = command.get_matches_from(words);
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }

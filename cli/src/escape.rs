@@ -19,6 +19,19 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// The same for text of many lines, whose ends are kept.
+pub(crate) struct EscapedLines<'a>(pub(crate) &'a str);
+
+impl fmt::Display for EscapedLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in self.0.split_inclusive('\n') {
+            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+            write!(f, "{}{end}", Escaped(line))?;
+        }
+        Ok(())
+    }
+}
+
 /// The same for text and attributes of HTML.
 pub(crate) struct Html<'a>(pub(crate) &'a str);
 

@@ -14,6 +14,7 @@ mod progress;
 mod remote;
 mod table;
 mod target;
+mod tasks;
 mod type_args;
 
 use std::process::ExitCode;

@@ -24,6 +24,9 @@ pub struct UnmetDemand {
 /// Blocks that a loader has room for.
 const MOST_BLOCKS: u64 = 512;
 
+const HEADS: &str = "attention.head_count";
+const KV_HEADS: &str = "attention.head_count_kv";
+
 /// More than a few unmet demands tell nothing new.
 const MOST_UNMET: usize = 8;
 
@@ -84,12 +87,27 @@ impl Check<'_> {
         if blocks.is_none_or(|blocks| blocks > MOST_BLOCKS) {
             self.key("llama.block_count", format!("at most {MOST_BLOCKS}"));
         }
-        if self.count("context_length") == Some(0) {
-            self.key("llama.context_length", "1 or more".to_owned());
+        for name in ["context_length", "embedding_length", HEADS, KV_HEADS] {
+            if self.count(name) == Some(0) {
+                self.key(&format!("llama.{name}"), "1 or more".to_owned());
+            }
         }
-        let epsilon = "llama.attention.layer_norm_rms_epsilon";
-        if !self.metadata.float(epsilon).is_ok_and(|epsilon| epsilon > 0.0) {
-            self.key(epsilon, "a positive float".to_owned());
+        if let (Some(heads), Some(kv_heads @ 1..)) = (self.count(HEADS), self.count(KV_HEADS))
+            && !heads.is_multiple_of(kv_heads)
+        {
+            let expected = format!("a divisor of {heads}, the number of heads");
+            self.key(&format!("llama.{KV_HEADS}"), expected);
+        }
+        let is_positive = |key: &str| {
+            self.metadata.float(key).is_ok_and(|float| float > 0.0 && float.is_finite())
+        };
+        let (epsilon, base) = ("llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base");
+        let missed = [
+            (epsilon, !is_positive(epsilon)),
+            (base, self.metadata.contains(base) && !is_positive(base)),
+        ];
+        for (key, _) in missed.into_iter().filter(|&(_, is_missed)| is_missed) {
+            self.key(key, "a positive float".to_owned());
         }
         match (self.head_width(), self.rotated()) {
             (Some(width), Some(rotated)) if width != rotated => {
@@ -101,9 +119,8 @@ impl Check<'_> {
 
     /// Weights of a head; `None` where blocks differ or the keys are absent.
     fn head_width(&self) -> Option<u64> {
-        self.count("attention.key_length").or_else(|| {
-            self.count("embedding_length")?.checked_div(self.count("attention.head_count")?)
-        })
+        self.count("attention.key_length")
+            .or_else(|| self.count("embedding_length")?.checked_div(self.count(HEADS)?))
     }
 
     /// How many weights of a head are rotated.

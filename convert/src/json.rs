@@ -1,12 +1,16 @@
 //! JSON files of a checkpoint, read by key, with errors that name file and key.
 
+mod bounded;
 mod typed;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-pub(crate) use self::typed::typed;
+pub(crate) use self::{
+    bounded::{bounded, bounded_object},
+    typed::typed,
+};
 use crate::{Error, error::Result, weights::InputFile};
 
 /// A file that holds one JSON object.
@@ -19,11 +23,14 @@ pub(crate) struct JsonFile {
 /// Size limit in bytes: tokenizer settings with thousands of added tokens have about one million.
 const MAX_JSON: u64 = 16 << 20;
 
+/// Limit in bytes of what its values take in memory: fifty thousand added tokens take as much.
+const MAX_VALUES: usize = 64 << 20;
+
 impl JsonFile {
     pub(crate) fn open(path: &Path) -> Result<JsonFile> {
         let bytes = InputFile::read_small(path, MAX_JSON)?;
-        let object = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Json { path: path.to_path_buf(), source })?;
+        let json = |source| Error::Json { path: path.to_path_buf(), source };
+        let object = bounded_object(&bytes, MAX_VALUES).map_err(json)?;
         Ok(JsonFile { path: path.to_path_buf(), object })
     }
 

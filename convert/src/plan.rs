@@ -413,7 +413,7 @@ fn output_metadata(source: &Metadata, recipe: Option<Recipe>, request: &Request)
     decided.extend(request.imatrix.iter().flat_map(|imatrix| imatrix.quantize_keys()));
 
     let mut metadata = Metadata::default();
-    for (key, value) in source.iter().filter(|(key, _)| !key.starts_with("split.")) {
+    for (key, value) in source.iter() {
         let replaced = decided.iter().position(|(decided, _)| decided == key);
         let value = replaced.map_or_else(|| value.clone(), |index| decided.remove(index).1);
         metadata.set(key, value);

@@ -22,8 +22,12 @@ use crate::{
     Error, Plan, Tensors, TypeRules, error::Result, parse_tensor_type, weights::InputFile,
 };
 
-/// Size limit of a file in bytes: a line per tensor of the largest models is far from it.
-const MAX_BYTES: u64 = 16 << 20;
+/// Size limit of a file in bytes: a line per tensor of the largest models is far from it. Each rule
+/// may be compared with each tensor.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The most patterns; a compiled one is much larger than its text.
+const MAX_PATTERNS: usize = 1 << 10;
 
 /// Which tensor gets which type.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,11 +64,11 @@ impl TypeRecipe {
     pub fn read(path: &Path) -> Result<TypeRecipe> {
         let bytes = InputFile::read_small(path, MAX_BYTES)?;
         let text = match String::from_utf8(bytes) {
-            Ok(text) => Text { path, text },
+            Ok(text) => Text::new(path, text),
             Err(error) => {
                 let end = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();
-                return Err(Text { path, text }.error(end..end, "not UTF-8".to_owned()));
+                return Err(Text::new(path, text).error(end..end, "not UTF-8".to_owned()));
             }
         };
         let document: Document = toml::from_str(&text.text).map_err(|error| {
@@ -82,6 +86,10 @@ impl TypeRecipe {
             let origin = text.place(&type_name.span());
             recipe.rules.push(Tensors::Named(tensor), text.tensor_type(&type_name)?, origin);
         }
+        if let Some(first) = document.patterns.get(MAX_PATTERNS) {
+            let problem = format!("more than {MAX_PATTERNS} patterns");
+            return Err(text.error(first.find.span(), problem));
+        }
         for PatternTable { find, r#type } in document.patterns {
             let tensors = Tensors::matching(find.get_ref());
             let tensors = tensors.map_err(|error| text.error(find.span(), error.to_string()))?;
@@ -96,9 +104,17 @@ impl TypeRecipe {
 struct Text<'a> {
     path: &'a Path,
     text: String,
+    /// Places of the line ends.
+    line_ends: Vec<usize>,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    fn new(path: &'a Path, text: String) -> Text<'a> {
+        let bytes = text.bytes().enumerate();
+        let line_ends = bytes.filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at).collect();
+        Text { path, text, line_ends }
+    }
+
     fn tensor_type(&self, name: &Spanned<String>) -> Result<TensorType> {
         parse_tensor_type(name.get_ref())
             .map_err(|error| self.error(name.span(), error.to_string()))
@@ -114,8 +130,7 @@ impl Text<'_> {
 
     /// The line's number, from 1.
     fn line(&self, at: &Range<usize>) -> usize {
-        let before = self.text.as_bytes().iter().take(at.start);
-        1 + before.filter(|&&byte| byte == b'\n').count()
+        1 + self.line_ends.partition_point(|&end| end < at.start)
     }
 }
 

@@ -9,6 +9,12 @@ use llq_quant::{
 
 use crate::{Error, Note, error::Result};
 
+/// Of one compiled pattern, in bytes.
+const MAX_PATTERN: usize = 1 << 16;
+
+/// Of the search for one pattern in one name.
+const MAX_STEPS: usize = 10_000;
+
 /// Which tensors get a type of their own. The first rule that meets a tensor holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TypeRules(Vec<TypeRule>);
@@ -156,7 +162,13 @@ impl TypeRule {
 impl Tensors {
     /// Those in whose name `pattern` is found.
     pub fn matching(pattern: &str) -> std::result::Result<Tensors, TypeRuleError> {
-        match RegexBuilder::new(pattern).case_insensitive(true).build() {
+        let built = RegexBuilder::new(pattern)
+            .case_insensitive(true)
+            .delegate_size_limit(MAX_PATTERN)
+            .delegate_dfa_size_limit(MAX_PATTERN)
+            .backtrack_limit(MAX_STEPS)
+            .build();
+        match built {
             Ok(pattern) => Ok(Tensors::Matching(pattern)),
             Err(error) => Err(TypeRuleError::Pattern {
                 pattern: pattern.to_owned(),

@@ -101,6 +101,25 @@ pub enum Error {
         /// The length asked for.
         found: usize,
     },
+    /// A temperature that nothing can be sampled at.
+    #[error("temperature: expected a positive number, found {found}")]
+    Temperature {
+        /// The temperature asked for.
+        found: f64,
+    },
+    /// Keys and values of one sequence are more than they may take.
+    #[error(
+        "keys and values of {context} tokens take {} bytes, expected at most {most}",
+        needed.map_or("more than 2^64".to_owned(), |bytes| bytes.to_string())
+    )]
+    SequenceMemory {
+        /// Tokens of a sequence.
+        context: usize,
+        /// Bytes that they take; `None` where 64 bits do not hold the number.
+        needed: Option<u64>,
+        /// Bytes that they may take.
+        most: u64,
+    },
     /// No window was asked for.
     #[error("at least one window has to be evaluated")]
     NoWindows,
@@ -170,6 +189,14 @@ pub enum Error {
     NotFinite {
         /// Index of the window.
         window: usize,
+    },
+    /// A model predicts NaN or infinity beside text of its own.
+    #[error("sequence {sequence}, token {token}: the model's prediction is not a finite number")]
+    SampleNotFinite {
+        /// Number of the sequence, the first being 0.
+        sequence: usize,
+        /// Number of the token in it, the first being 0.
+        token: usize,
     },
     /// A matrix is multiplied by NaN or infinity.
     #[error("tensor {tensor}: column {column} of what it is multiplied by is not a finite number")]

@@ -1,6 +1,7 @@
 //! The head: from final hidden states to the score of each true token. The logits of a slice of the
 //! vocabulary exist at a time; softmax and KL divergence are accumulated over the slices.
 
+mod draw;
 mod whole;
 
 use std::ops::Range;
@@ -12,7 +13,10 @@ use llq_quant::{
 };
 use rayon::prelude::*;
 
-pub(crate) use self::whole::{save, score_against};
+pub(crate) use self::{
+    draw::draw,
+    whole::{Logits, save, score_against},
+};
 use crate::{
     pool::Pool,
     statistics::{BaseScore, TokenScore},

@@ -37,10 +37,18 @@ mod logits_file;
 mod pool;
 mod progress;
 mod report;
+mod sample;
 mod sensitivity;
 mod statistics;
 mod tokenizer;
 mod windows;
+
+// What integration tests have, for those tests that look inside.
+#[cfg(test)]
+extern crate self as llq_eval;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 pub use calibrate::{
     Calibrated, Calibration, CalibrationCost, CalibrationProgress, Finished, calibrate,
@@ -55,6 +63,7 @@ pub use llq_quant::Mode;
 pub use logits_file::LogitsFile;
 pub use progress::{Progress, Running};
 pub use report::{Change, Comparison, Divergence, Report};
+pub use sample::{Sampling, SamplingProgress, Sequence, sample};
 pub use sensitivity::{Choice, encoding_errors, sensitivities};
 pub use tokenizer::Tokenizer;
 pub use windows::LEAST_CONTEXT;

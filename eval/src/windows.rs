@@ -13,7 +13,7 @@ pub const LEAST_CONTEXT: usize = 3;
 
 /// Tokens that pass through the model together at the most, where windows are not longer. Weights
 /// are unpacked once for all of them, and what takes memory grows with them.
-const PASS_TOKENS: usize = 2048;
+pub(crate) const PASS_TOKENS: usize = 2048;
 
 /// Which windows of which corpus.
 #[derive(Clone, Copy, Debug)]

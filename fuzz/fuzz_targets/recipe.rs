@@ -1,2 +1,4 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|input: &[u8]| llq_fuzz::entries::recipe(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _ = llq_fuzz_entries::entries::recipe(input);
+});

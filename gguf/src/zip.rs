@@ -145,26 +145,26 @@ impl Archive {
         &self,
         file: &F,
     ) -> Result<Checked<Vec<Stored>>, F::Error> {
-        let mut located = Vec::new();
-        for entry in &self.entries {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|&index| self.entries[index].header_start);
+        let mut located = vec![None; self.entries.len()];
+        let mut end = 0;
+        for index in order {
+            let entry = &self.entries[index];
+            // Before its local header is read, or that of one would be read with all behind it.
+            if entry.header_start < end {
+                let (entry, problem) = (entry.name.clone(), "overlaps another");
+                return Ok(Err(ZipError::Entry { entry, problem }));
+            }
             match self.locate(entry, file)? {
-                Ok(stored) => located.push(stored),
+                Ok(stored) => {
+                    end = stored.start + stored.bytes;
+                    located[index] = Some(stored);
+                }
                 Err(problem) => return Ok(Err(problem)),
             }
         }
-        Ok(self.check_disjoint(&located).map(|()| located))
-    }
-
-    fn check_disjoint(&self, located: &[Stored]) -> Checked<()> {
-        let mut order: Vec<_> = self.entries.iter().zip(located).collect();
-        order.sort_by_key(|(entry, _)| entry.header_start);
-        for pair in order.windows(2) {
-            if pair[0].1.start + pair[0].1.bytes > pair[1].0.header_start {
-                let entry = pair[1].0.name.clone();
-                return Err(ZipError::Entry { entry, problem: "overlaps another" });
-            }
-        }
-        Ok(())
+        Ok(Ok(located.into_iter().flatten().collect()))
     }
 }
 

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::fs;
+use std::{cell::Cell, convert::Infallible, fs};
 
 use llq_gguf::{
     Error, Metadata, Model, TensorSpec, TensorType, to_bytes,
-    zip::{Archive, ZipError},
+    zip::{Archive, ReadAt, ZipError},
 };
 
 /// An entry as `zipalign` writes it: sizes and places in 64 bits, data aligned to 4096.
@@ -164,6 +164,64 @@ fn a_compressed_entry_is_called_so_whatever_its_flags() {
     let archive = Archive::read(&file[..]).unwrap().unwrap();
     let error = archive.locate_all(&file[..]).unwrap().unwrap_err();
     assert!(error.to_string().contains("is compressed"), "{error}");
+}
+
+/// Bytes, and how many of them were read.
+struct Counted {
+    bytes: Vec<u8>,
+    read: Cell<u64>,
+}
+
+impl ReadAt for Counted {
+    type Error = Infallible;
+
+    fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Infallible> {
+        self.read.set(self.read.get() + len);
+        self.bytes[..].read(offset, len)
+    }
+}
+
+#[test]
+fn local_headers_inside_each_other_are_not_read_again_and_again() {
+    // Each says that 60,000 bytes follow its name, in which the next ones lie.
+    const ENTRIES: usize = 1000;
+    let names: Vec<String> = (0..ENTRIES).map(|index| format!("{index:04}")).collect();
+    let empty: Vec<Entry<'_>> = names.iter().map(|name| stored(name, &[])).collect();
+    let plain = llamafile(&empty);
+    let directory = plain.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+    let first = plain.windows(4).position(|bytes| bytes == b"PK\x03\x04").unwrap();
+    let mut header = plain[first..first + 30 + 4 + 20].to_vec();
+    header[28..30].copy_from_slice(&60_000u16.to_le_bytes());
+    let mut bytes = b"\x7fELF".to_vec();
+    let mut starts = Vec::new();
+    for name in &names {
+        starts.push(bytes.len() as u64);
+        header[30..34].copy_from_slice(name.as_bytes());
+        bytes.extend(&header);
+    }
+    bytes.resize(bytes.len() + 60_000, 0);
+    let moved = bytes.len() as u64;
+    let mut tail = plain[directory..].to_vec();
+    for (index, start) in starts.iter().enumerate() {
+        let end = (index + 1) * (46 + 4 + 28);
+        tail[end - 8..end].copy_from_slice(&start.to_le_bytes());
+    }
+    // In the 64-bit record and its locator.
+    let end64 = ENTRIES * (46 + 4 + 28);
+    tail[end64 + 48..end64 + 56].copy_from_slice(&moved.to_le_bytes());
+    tail[end64 + 64..end64 + 72].copy_from_slice(&(moved + end64 as u64).to_le_bytes());
+    bytes.extend(tail);
+
+    let file = Counted { bytes, read: Cell::new(0) };
+    let archive = Archive::read(&file).unwrap().unwrap();
+    assert_eq!(archive.entries().len(), ENTRIES);
+    let error = archive.locate_all(&file).unwrap().unwrap_err();
+    assert!(error.to_string().contains("overlaps another"), "{error}");
+    assert!(file.read.get() < 3 * file.size(), "{} of {}", file.read.get(), file.size());
 }
 
 #[test]

@@ -255,6 +255,24 @@ proptest! {
         }
     }
 
+    /// Without a minimum and a search, the largest weight says what the scale was. Plain formats keep
+    /// every value that they have (`plain_formats.rs`); a search may settle on other scales (the test
+    /// above).
+    #[test]
+    fn decoded_weights_are_a_fixed_point_where_blocks_are_symmetric(
+        row in prop::collection::vec(-1.0f32..1.0, ROW),
+        exponent in -12i32..8,
+    ) {
+        let row: Vec<f32> = row.iter().map(|w| w * 2.0f32.powi(exponent)).collect();
+        let is_symmetric = |format: &&FormatInfo| ["Q4_0", "Q5_0", "Q8_0"].contains(&format.name());
+        for format in block_formats().filter(is_symmetric) {
+            let encoding = Encoding { importance: None, effort: Effort::Fast };
+            let once = decode(format, &encode_with(selected(), format, &row, encoding), ROW);
+            let twice = decode(format, &encode_with(selected(), format, &once, encoding), ROW);
+            prop_assert_eq!(once, twice, "{}", format.name());
+        }
+    }
+
     #[test]
     fn any_bytes_decode_or_are_refused(bytes in prop::collection::vec(any::<u8>(), 210 * 2)) {
         for format in block_formats() {

@@ -15,6 +15,7 @@ mod man;
 mod merge;
 mod perplexity;
 mod quantize;
+mod sample;
 mod split;
 mod sweep;
 mod tokenize;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Quantize(quantize::Args),
     Perplexity(perplexity::Args),
     Imatrix(imatrix::Args),
+    Sample(sample::Args),
     Transform(transform::Args),
     Sweep(sweep::Args),
     Compare(compare::Args),
@@ -68,6 +70,7 @@ impl Command {
             Command::Quantize(args) => return quantize::run(args, output),
             Command::Perplexity(args) => perplexity::run(args, output)?,
             Command::Imatrix(args) => imatrix::run(args, output)?,
+            Command::Sample(args) => sample::run(args, output)?,
             Command::Transform(args) => return transform::run(args, output),
             Command::Sweep(args) => sweep::run(args, output)?,
             Command::Compare(args) => return compare::run(args, output),

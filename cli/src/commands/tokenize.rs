@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::perplexity;
 use crate::{
     args::HELP,
-    escape::Escaped,
+    escape::{Escaped, EscapedLines},
     failure::Refusal,
     figures::Count,
     output::Output,
@@ -143,10 +143,7 @@ impl fmt::Display for Tokens<'_> {
 
 impl fmt::Display for Decoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in self.text.split_inclusive('\n') {
-            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
-            write!(f, "{}{end}", Escaped(line))?;
-        }
+        write!(f, "{}", EscapedLines(&self.text))?;
         if self.text.ends_with('\n') { Ok(()) } else { writeln!(f) }
     }
 }

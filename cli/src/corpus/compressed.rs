@@ -19,15 +19,43 @@ const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// this.
 const SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 
+/// What any compressed file may hold, in bytes.
+const LEAST_LIMIT: u64 = 32 << 20;
+
+/// How many times its size a larger one may: text becomes five times smaller, seldom twenty.
+const MOST_RATIO: u64 = 64;
+
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let file = File::open(path)?;
+    let left = file.metadata()?.len().saturating_mul(MOST_RATIO).max(LEAST_LIMIT);
+    let mut file = BufReader::with_capacity(1 << 16, file);
     let start = file.fill_buf()?;
     if start.starts_with(GZIP) {
-        Ok(Box::new(BufReader::new(MultiGzDecoder::new(file))))
+        let inner = MultiGzDecoder::new(file);
+        Ok(Box::new(BufReader::new(Inflated { inner, left })))
     } else if is_zstandard(start) {
-        Ok(Box::new(BufReader::new(Zstandard::new(file))))
+        let inner = Zstandard::new(file);
+        Ok(Box::new(BufReader::new(Inflated { inner, left })))
     } else {
         Ok(Box::new(file))
+    }
+}
+
+/// What comes out of a compressed file: an error where it is more than any text becomes.
+struct Inflated<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Inflated<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(out)?;
+        let left = self.left.checked_sub(read as u64);
+        self.left = left.ok_or_else(|| {
+            let problem = format!("more than {MOST_RATIO} times its size when inflated: no text");
+            io::Error::new(io::ErrorKind::InvalidData, problem)
+        })?;
+        Ok(read)
     }
 }
 

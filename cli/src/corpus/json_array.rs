@@ -11,9 +11,8 @@ use serde::{
     Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
-use serde_json::Value as Json;
 
-use super::{LONGEST_DOCUMENT, MOST_TEXT, json_fields};
+use super::{LONGEST_DOCUMENT, MOST_TEXT, json_fields::Document};
 use crate::{failure::Refusal, figures::Bytes};
 
 /// The texts of all elements that have any. Unlike lines, an array is read as a whole.
@@ -76,9 +75,9 @@ impl<'de> Visitor<'de> for Texts<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<String>, A::Error> {
         let mut texts = Vec::new();
-        while let Some(document) = elements.next_element::<Json>()? {
+        while let Some(text) = elements.next_element_seed(Document { field: self.field })? {
             self.left.set(LONGEST_DOCUMENT);
-            let text = json_fields::text(document, self.field).map_err(|wrong| {
+            let text = text.map_err(|wrong| {
                 *self.hint = wrong.hint;
                 A::Error::custom(format_args!("element {}: {}", texts.len() + 1, wrong.message))
             })?;

@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::Context;
+use serde::de::DeserializeSeed;
 
-use super::{LONGEST_DOCUMENT, Piece, cannot_read, json_fields};
+use super::{LONGEST_DOCUMENT, Piece, cannot_read, json_fields::Document};
 use crate::{
     failure::Refusal,
     figures::{Bytes, Count},
@@ -53,13 +54,15 @@ impl JsonLines {
     }
 
     fn document(&self, line: &[u8]) -> Result<String, Refusal> {
-        let document = serde_json::from_slice(line).map_err(|error| {
+        let mut json = serde_json::Deserializer::from_slice(line);
+        let read = Document { field: &self.field }.deserialize(&mut json);
+        let text = read.and_then(|text| json.end().map(|()| text)).map_err(|error| {
             let (said, at) = (error.to_string(), Count(error.column() as u64));
             let said = said.split(" at line ").next().unwrap_or_default();
             let refusal = self.refusal(&format!("{said}, at byte {at}"));
             refusal.hint("each line is to be a JSON value of its own")
         })?;
-        json_fields::text(document, &self.field).map_err(|wrong| {
+        text.map_err(|wrong| {
             let refusal = self.refusal(&wrong.message);
             wrong.hint.into_iter().fold(refusal, Refusal::hint)
         })

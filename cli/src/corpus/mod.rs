@@ -29,7 +29,7 @@ const MOST_TEXT: usize = 256 << 20;
 const LONGEST_DOCUMENT: u64 = 64 << 20;
 
 /// Stands between two documents.
-const BLANK_LINE: &str = "\n\n";
+pub(crate) const BLANK_LINE: &str = "\n\n";
 
 /// A corpus, read as far as it was asked for.
 pub(crate) struct Text {

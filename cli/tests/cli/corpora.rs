@@ -166,7 +166,7 @@ fn documents_that_cannot_be_used_are_named() {
     place.write("d.json", "[\"x\"]\n[\"y\"]");
     refuses("d.json", &["d.json: trailing characters at line 2"]);
     place.write("e.json", "[".repeat(100_000));
-    refuses("e.json", &["e.json: recursion limit exceeded"]);
+    refuses("e.json", &["e.json: EOF while parsing a list at line 1 column 100000"]);
     place.write("f.jsonl", [good.as_bytes(), b"{\"text\": \"\xff\"}"].concat());
     refuses("f.jsonl", &["f.jsonl:2: invalid unicode code point, at byte"]);
     place.write("g.parquet", "PAR1");
@@ -210,13 +210,25 @@ fn a_bomb_is_stopped_at_the_limit() {
     let bomb = megabyte.repeat(1100);
     place.write("bomb.txt.gz", bomb);
     let line = format!("perplexity {} --corpus bomb.txt.gz", tiny_gguf().display());
-    place.run(&line).refused(&["bomb.txt.gz has more than 256.0 MiB of text", "--chunks"]);
+    place.run(&line).refused(&["bomb.txt.gz", "more than 64 times its size when inflated"]);
     place.run(&format!("{line} --chunks 1")).ok();
     let numbers = gzip("1,".repeat(1 << 19).as_bytes()).repeat(100);
     let bomb = [&gzip(b"[\"text\", [")[..], &numbers].concat();
     place.write("bomb.json.gz", &bomb);
     let line = format!("perplexity {} --corpus bomb.json.gz", tiny_gguf().display());
-    place.run(&line).refused(&["bomb.json.gz: an element is longer than 64.0 MiB"]);
+    place.run(&line).refused(&["bomb.json.gz", "more than 64 times its size when inflated"]);
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let place = Place::new();
+    fs::File::create(place.path("large.txt")).unwrap().set_len(257 << 20).unwrap();
+    let line = format!("perplexity {} --corpus large.txt", tiny_gguf().display());
+    place.run(&line).refused(&["large.txt has more than 256.0 MiB of text", "--chunks"]);
+    let numbers = "1,".repeat((32 << 20) + 1);
+    place.write("large.json", format!("[\"text\", [{numbers}"));
+    let line = format!("perplexity {} --corpus large.json", tiny_gguf().display());
+    place.run(&line).refused(&["large.json: an element is longer than 64.0 MiB"]);
 }
 
 #[test]

@@ -5,11 +5,12 @@ use std::{env, fs, path::Path};
 
 use crate::harness::Place;
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "convert",
     "quantize",
     "perplexity",
     "imatrix",
+    "sample",
     "transform",
     "sweep",
     "compare",

@@ -92,23 +92,69 @@ fn a_refused_write_leaves_nothing() {
 }
 
 /// Whoever writes to a model that is read breaks the rule of memory maps: the run may end by a signal
-/// or an error, but no file gets a name that is not what the input was.
+/// or an error, but no file gets a name that is not what the input was. Quantizing copies from the
+/// file, evaluating reads it through the map.
 #[test]
 fn an_input_cut_while_it_is_read_gives_no_file() {
     let place = tiny();
-    place.run(&SLOW.replace("out.gguf", "whole.gguf")).ok();
-    let whole = fs::read(place.path("whole.gguf")).unwrap();
-    for wait in [5, 20, 60, 150, 400] {
-        fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
-        let mut run = start(&place, &format!("{SLOW} --force"));
-        sleep(Duration::from_millis(wait));
-        let input = OpenOptions::new().write(true).open(place.path("tiny.gguf")).unwrap();
-        input.set_len(5_000_000).unwrap();
-        let ended = run.wait().unwrap();
-        match fs::read(place.path("out.gguf")) {
-            Ok(found) => assert!(ended.success() && found == whole, "after {wait} ms"),
-            Err(_) => assert!(!ended.success(), "after {wait} ms"),
+    fs::copy(crate::harness::corpus(), place.path("text")).unwrap();
+    let evaluating = "--corpus text --chunks 4 --threads 1 -q";
+    for line in [
+        SLOW,
+        &format!("imatrix tiny.gguf {evaluating} -o out.gguf"),
+        &format!("perplexity tiny.gguf {evaluating} --save-logits out.gguf"),
+    ] {
+        place.run(&format!("{} --force", line.replace("out.gguf", "whole.gguf"))).ok();
+        let whole = fs::read(place.path("whole.gguf")).unwrap();
+        for wait in [5, 20, 60, 150, 400] {
+            fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
+            let mut run = start(&place, &format!("{line} --force"));
+            sleep(Duration::from_millis(wait));
+            let input = OpenOptions::new().write(true).open(place.path("tiny.gguf")).unwrap();
+            input.set_len(5_000_000).unwrap();
+            let ended = run.wait().unwrap();
+            match fs::read(place.path("out.gguf")) {
+                Ok(found) => assert!(ended.success() && found == whole, "{line} after {wait} ms"),
+                Err(_) => assert!(!ended.success(), "{line} after {wait} ms"),
+            }
+            let _ = fs::remove_file(place.path("out.gguf"));
         }
-        let _ = fs::remove_file(place.path("out.gguf"));
+        fs::copy(tiny_gguf(), place.path("tiny.gguf")).unwrap();
+    }
+    // A signal leaves a temporary file, which the next run there takes away.
+    place.run("quantize tiny.gguf -o out.gguf --type q8_0 --no-check -q").ok();
+    assert_eq!(place.files(), ["out.gguf", "text", "tiny.gguf", "whole.gguf"]);
+}
+
+/// Ctrl-C at many moments: exit code 130, and nothing is left but what was complete by then.
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let place = tiny();
+    fs::copy(crate::harness::corpus(), place.path("text")).unwrap();
+    for (line, files) in [
+        (SLOW, 1),
+        ("split tiny.gguf -o out.gguf --max-size 4M -q", 4),
+        ("imatrix tiny.gguf --corpus text --threads 1 -o out.gguf -q", 1),
+    ] {
+        for wait in [30, 60, 120, 250] {
+            let mut run = start(&place, line);
+            sleep(Duration::from_millis(wait));
+            let id = run.id().to_string();
+            std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
+            let ended = run.wait().unwrap();
+            let is_output = |name: &String| name.starts_with("out");
+            let (made, others): (Vec<_>, Vec<_>) = place.files().into_iter().partition(is_output);
+            assert_eq!(others, ["text", "tiny.gguf"], "{line} after {wait} ms");
+            // It may come when all is in place already.
+            let is_whole = made.len() == files;
+            match ended.code() {
+                Some(130) => {
+                    assert!(made.is_empty() || is_whole, "{line} after {wait} ms: {made:?}");
+                }
+                Some(0) => assert!(is_whole, "{line} after {wait} ms: {made:?}"),
+                _ => panic!("{line} after {wait} ms: {ended}"),
+            }
+            made.iter().for_each(|name| fs::remove_file(place.path(name)).unwrap());
+        }
     }
 }

@@ -72,13 +72,18 @@ impl Place {
 
     /// llq, to be started in the folder. The user's own settings are out of the way.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llq"));
-        command.current_dir(self.0.path());
-        for variable in ["LLQ_ISA", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
-            command.env_remove(variable);
-        }
-        command
+        llq_in(self.0.path())
     }
+}
+
+/// llq, to be started in a folder.
+pub(crate) fn llq_in(folder: &Path) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("llq"));
+    command.current_dir(folder);
+    for variable in ["LLQ_ISA", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+        command.env_remove(variable);
+    }
+    command
 }
 
 /// How a run ended and what it said.

@@ -25,6 +25,8 @@ mod output_file;
 mod remote;
 mod reports;
 mod resume;
+mod rust_version;
+mod sample;
 mod shells;
 mod tables;
 mod tokenize;

@@ -18,24 +18,31 @@ fn without_a_command_it_shows_what_there_is() {
       llq perplexity llama-2-7b-q4_k_m.gguf --corpus wiki.test.txt --against llama-2-7b.gguf
       llq sweep Llama-2-7b-hf --corpus wiki.test.txt --types q8_0,q4_k_m,q3_k_m
 
-    Commands:
+    Make a model:
       convert      Convert a checkpoint to GGUF, quantized in the same pass where a type is given
       quantize     Quantize a GGUF model
-      perplexity   Measure how well a model predicts a text
       imatrix      Collect how much each input channel of a model's matrices carries on a text
       transform    Move or scale the channels of a model without changing what it computes
+      sample       Let a model write text, to calibrate with where there is no text of one's own
+
+    Judge it:
+      perplexity   Measure how well a model predicts a text
       sweep        Quantize a model to each type, measure each, and print one table
       compare      Compare the weights of two models, tensor by tensor
-      inspect      Show what a GGUF file holds
       verify       Check a model: its structure, every block of every tensor, and what loaders ask of
                    its metadata
+
+    Look into it, change it, pass it on:
+      inspect      Show what a GGUF file holds
       diff         Show what differs between two models: metadata, and tensors by name, type, shape and
                    bytes
-      hash         Print the SHA-256 sum of every tensor, and one of all together
       edit         Change the metadata of a GGUF file: set, delete and rename keys
       split        Split a GGUF file into parts that loaders open as one model
       merge        Merge the parts of a split GGUF model into one file
+      hash         Print the SHA-256 sum of every tensor, and one of all together
       tokenize     Show the tokens of a text, or the text of tokens
+
+    llq itself:
       formats      List the types and the formats llq knows
       cpu          Show the instruction sets found and the code that was chosen
       bench        Measure the kernels on this machine, beside what the machine can do at most
@@ -44,16 +51,14 @@ fn without_a_command_it_shows_what_there_is() {
                    folder
       help         Print this message or the help of the given subcommand(s)
 
-    Options:
-      -h, --help     Print help
-      -V, --version  Print version
-
     Everywhere:
           --threads <N>   Threads to compute on [default: one per core]. Results do not depend on it
           --json          Print results as JSON
       -q, --quiet         Show no progress, only results, notes and errors
           --color <WHEN>  Colour: auto looks for a terminal and for NO_COLOR [default: auto] [possible
                           values: auto, always, never]
+      -h, --help          Print help
+      -V, --version       Print version
     "#);
 }
 

@@ -32,6 +32,12 @@ pub enum ImatrixError {
         /// The value.
         found: u64,
     },
+    /// A metadata key is absent or of another type.
+    #[error("{problem}")]
+    Metadata {
+        /// The key, and what is wrong with it.
+        problem: String,
+    },
     /// Sums and counts are not both there.
     #[error("tensor {tensor:?} is there without {partner:?}")]
     Unpaired {

@@ -26,13 +26,16 @@ pub(super) fn read(path: &Path) -> Result<Imatrix> {
     if kind != "imatrix" {
         return Err(in_file(path)(ImatrixError::Kind { found: kind.to_owned() }));
     }
+    let no_key = |error: llq_gguf::Error| {
+        in_file(path)(ImatrixError::Metadata { problem: error.to_string() })
+    };
     let count = |key| -> Result<u32> {
-        let found = metadata.count(key)?;
+        let found = metadata.count(key).map_err(no_key)?;
         let out_of_range = ImatrixError::Key { key, expected: "a number of 32 bits", found };
         u32::try_from(found).map_err(|_| in_file(path)(out_of_range))
     };
     let mut imatrix = Imatrix {
-        datasets: metadata.strings(DATASETS)?.iter().map(str::to_owned).collect(),
+        datasets: metadata.strings(DATASETS).map_err(no_key)?.iter().map(str::to_owned).collect(),
         chunks: count(CHUNK_COUNT)?,
         chunk_tokens: count(CHUNK_SIZE)?,
         ..Imatrix::default()

@@ -5,7 +5,10 @@ mod error;
 mod gguf;
 mod statistics;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use llq_gguf::{Overwrite, Value};
 use llq_quant::mix::Guidance;
@@ -181,11 +184,9 @@ impl Imatrix {
         let tokens = u64::from(other.chunks) * u64::from(other.chunk_tokens);
         let chunks = tokens.div_ceil(u64::from(self.chunk_tokens).max(1));
         self.chunks = u32::try_from(u64::from(self.chunks) + chunks).unwrap_or(u32::MAX);
-        for dataset in &other.datasets {
-            if !self.datasets.contains(dataset) {
-                self.datasets.push(dataset.clone());
-            }
-        }
+        let mut known: HashSet<String> = self.datasets.iter().cloned().collect();
+        let new = other.datasets.iter().filter(|&dataset| known.insert(dataset.clone()));
+        self.datasets.extend(new.cloned());
         Ok(())
     }
 }

@@ -26,6 +26,10 @@ use crate::{
 pub(super) fn open(folder: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let params = JsonFile::open(&folder.join("params.json"))?.nested_under("model");
     let embedding = u64::from(params.count("dim")?);
+    // It divides what shards have.
+    if embedding == 0 {
+        return Err(params.error("dim", "1 or more", embedding.to_string()));
+    }
     let weights = ModelParallel::open(
         folder,
         |piece, shards| LLAMA.model_parallel_cut(piece, shards, embedding, folder),

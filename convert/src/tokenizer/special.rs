@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{Token, TokenKind, tokenizer_json::MAX_TOKENIZER_JSON};
+use super::{
+    Token, TokenKind,
+    tokenizer_json::{MAX_TOKENIZER_JSON, bounded_list},
+};
 use crate::{Error, Note, error::Result, json::JsonFile, weights::InputFile};
 
 /// Names of special tokens in JSON keys and in metadata keys ("seperator" is what GGUF has).
@@ -29,7 +32,7 @@ pub(super) struct ListedToken {
 pub(super) fn listed_tokens(folder: &Path) -> Result<Vec<ListedToken>> {
     #[derive(Deserialize)]
     struct TokenizerJson {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded_list")]
         added_tokens: Vec<ListedToken>,
     }
     let path = folder.join("tokenizer.json");

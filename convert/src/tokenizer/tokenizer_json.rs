@@ -5,12 +5,12 @@ use std::{collections::HashMap, fmt, marker::PhantomData, path::Path};
 use llq_gguf::Strings;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Value as Json, value::RawValue};
 
 use super::{TokenizerError, pre_tokenizer::WholeWords};
-use crate::{Error, error::Result, weights::InputFile};
+use crate::{Error, error::Result, json::bounded, weights::InputFile};
 
 /// Size limit in bytes; those of the largest vocabularies have 40 million.
 pub(super) const MAX_TOKENIZER_JSON: u64 = 256 << 20;
@@ -22,6 +22,9 @@ const MAX_ENTRIES: usize = 1 << 21;
 /// The longest description of a step before or after the model, in bytes; published ones have some
 /// thousand.
 const MAX_STEP: usize = 1 << 20;
+
+/// What its values may take in memory, in bytes.
+const MAX_STEP_VALUES: usize = 16 << 20;
 
 /// What a conversion needs of the file.
 #[derive(Debug, Deserialize)]
@@ -74,7 +77,7 @@ impl TokenizerJson {
     pub(super) fn open(path: &Path) -> Result<TokenizerJson> {
         let bytes = InputFile::read_small(path, MAX_TOKENIZER_JSON)?;
         let json = |source| Error::Json { path: path.to_path_buf(), source };
-        // First the kind: other kinds have other shapes.
+        // First the kind, as other kinds have other shapes, and the number of entries.
         let Kind { model } = serde_json::from_slice(&bytes).map_err(json)?;
         model.check().map_err(|problem| Error::Tokenizer { path: path.to_path_buf(), problem })?;
         serde_json::from_slice(&bytes).map_err(json)
@@ -211,6 +214,55 @@ struct ModelKind {
     continuing_subword_prefix: Option<String>,
     #[serde(default)]
     end_of_word_suffix: Option<String>,
+    /// Read for their number, before any is kept.
+    #[serde(default, rename = "vocab")]
+    _vocab: Counted,
+    #[serde(default, rename = "merges")]
+    _merges: Counted,
+}
+
+/// At most [`MAX_ENTRIES`] of a list or an object, whatever they are.
+#[derive(Default)]
+struct Counted;
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Counted)
+    }
+}
+
+impl<'de> Visitor<'de> for Counted {
+    type Value = Counted;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list or an object")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Self, A::Error> {
+        let mut count = 0;
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+            if count > MAX_ENTRIES {
+                return Err(too_many());
+            }
+        }
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self, A::Error> {
+        let mut count = 0;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            count += 1;
+            if count > MAX_ENTRIES {
+                return Err(too_many());
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl ModelKind {
@@ -239,7 +291,7 @@ fn too_many<E: serde::de::Error>() -> E {
 }
 
 /// A list of at most [`MAX_ENTRIES`].
-fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub(super) fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> std::result::Result<Vec<T>, D::Error> {
     struct ListVisitor<T>(PhantomData<T>);
@@ -274,7 +326,7 @@ fn bounded_step<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Resu
         let problem = format_args!("a step of {} bytes, more than {MAX_STEP}", raw.len());
         return Err(serde::de::Error::custom(problem));
     }
-    serde_json::from_str(raw).map_err(serde::de::Error::custom)
+    bounded(raw.as_bytes(), MAX_STEP_VALUES).map_err(serde::de::Error::custom)
 }
 
 impl<'de> Deserialize<'de> for Entries {

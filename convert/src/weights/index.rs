@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Component, Path},
 };
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 
 use super::InputFile;
 use crate::{Error, error::Result};
@@ -13,16 +17,51 @@ use crate::{Error, error::Result};
 /// Size limit of an index in bytes; those of a hundred thousand tensors have nine million.
 const MAX_INDEX: u64 = 32 << 20;
 
+/// The most tensors of an index: a few bytes of it become two hundred in memory.
+const MAX_TENSORS: usize = 1 << 18;
+
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: WeightMap,
+}
+
+/// Which file each tensor is in.
+struct WeightMap(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = WeightMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tensors and their files")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<WeightMap, A::Error> {
+                let mut files = BTreeMap::new();
+                while let Some((tensor, file)) = map.next_entry()? {
+                    files.insert(tensor, file);
+                    if files.len() > MAX_TENSORS {
+                        let problem = format_args!("more than {MAX_TENSORS} tensors");
+                        return Err(A::Error::custom(problem));
+                    }
+                }
+                Ok(WeightMap(files))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// The files that `index` names and the tensors that it promises of each. All are there, beside
 /// the index.
 pub(super) fn promised_tensors(index: &Path) -> Result<BTreeMap<String, Vec<String>>> {
     let json = InputFile::read_small(index, MAX_INDEX)?;
-    let Index { weight_map } = serde_json::from_slice(&json)
+    let Index { weight_map: WeightMap(weight_map) } = serde_json::from_slice(&json)
         .map_err(|source| Error::Json { path: index.to_path_buf(), source })?;
     let fail = |problem| Error::Shards { path: index.to_path_buf(), problem };
     if weight_map.is_empty() {

@@ -49,6 +49,17 @@ fn types_that_llq_does_not_know_are_copied_too() {
 }
 
 #[test]
+fn of_split_keys_only_those_about_parts_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in.gguf");
+    let keys = [("general.architecture", "other"), ("split.by", "hand")];
+    let tensor = (TensorSpec::new("a", [8], TensorType::F32), [0; 32]);
+    std::fs::write(&path, to_bytes(&Metadata::from_iter(keys), [tensor]).unwrap()).unwrap();
+    let copy = converted_model(&path, &Request::default());
+    assert_eq!(copy.metadata().string("split.by").unwrap(), "hand");
+}
+
+#[test]
 fn quantized_types_become_plain_without_leave() {
     let folder = tempfile::tempdir().unwrap();
     let quantized = gguf(&folder, Mix::Q8_0);

@@ -136,6 +136,24 @@ fn mistakes_in_a_recipe_name_their_line() {
 }
 
 #[test]
+fn a_recipe_does_not_grow_beyond_measure() {
+    let patterns = |count: usize| "[[patterns]]\nfind = 'a'\ntype = \"q8_0\"\n".repeat(count);
+    assert!(read(&patterns(1024)).is_ok());
+    assert_says(&read(&patterns(1025)).unwrap_err(), &["line 3074", "more than 1024 patterns"]);
+    for sound in [r"blk\.\d+\.(attn|ffn)_\w+\.weight$", r"^(?!blk\.([0-3]|\d\d)\.).*_\w+$"] {
+        let recipe = format!("[[patterns]]\nfind = '{sound}'\ntype = \"q8_0\"");
+        assert!(read(&recipe).is_ok(), "{sound}");
+    }
+    // Small texts that would be megabytes of states.
+    for large in [r"\w{100}", r"(?:a{100}){100}"] {
+        let recipe = format!("[[patterns]]\nfind = '{large}'\ntype = \"q8_0\"");
+        assert_says(&read(&recipe).unwrap_err(), &["line 2", "no regular expression"]);
+    }
+    let long = format!("# {}", "x".repeat(1 << 20));
+    assert_says(&read(&long).unwrap_err(), &["recipe.toml", "more than"]);
+}
+
+#[test]
 fn what_a_plan_writes_makes_the_same_plan() {
     let (_folder, path) = model();
     let source = open(&path).unwrap();

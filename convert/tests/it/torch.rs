@@ -204,6 +204,23 @@ fn tensors_must_lie_in_their_storage() {
 }
 
 #[test]
+fn a_small_file_is_not_many_tensors_over_the_same_bytes() {
+    let shared = |tensors: usize| {
+        let mut pickle = b"\x80\x02}(".to_vec();
+        for index in 0..tensors {
+            pickle.extend(text(&format!("layers.{index}.w")));
+            pickle.extend(tensor(0, &[50, 1000], &[1000, 1], 50_000));
+        }
+        pickle.extend(b"u.");
+        archive(&pickle, &[0; 100_000])
+    };
+    // An embedding that is the output matrix too.
+    assert!(!error_of(&shared(2)).to_string().contains("share"));
+    let problem = problem(&shared(6));
+    assert!(matches!(problem, TorchError::Form(form) if form.contains("share")), "{problem}");
+}
+
+#[test]
 fn other_forms_are_named() {
     let legacy = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
     assert!(matches!(problem(legacy), TorchError::Form(form) if form.contains("before 1.6")));

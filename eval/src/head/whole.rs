@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Tokens whose logits exist together: 8 MiB with 32,000 tokens in the vocabulary.
-const TOKENS: usize = 64;
+pub(super) const TOKENS: usize = 64;
 
 /// Scores the prediction of `targets`, and writes a row for each.
 pub(crate) fn save(
@@ -69,14 +69,14 @@ fn turns(targets: &[u32]) -> impl Iterator<Item = (Range<usize>, &[u32])> {
 }
 
 /// The logits of some tokens over the whole vocabulary.
-struct Logits {
+pub(crate) struct Logits {
     /// For each slice of the vocabulary, its logits for one token after another.
     slices: Vec<Vec<f32>>,
     tokens: usize,
 }
 
 impl Logits {
-    fn of(prediction: Prediction<'_>, mode: Mode) -> Logits {
+    pub(crate) fn of(prediction: Prediction<'_>, mode: Mode) -> Logits {
         let head = Head::new(prediction, mode);
         let vocabulary = head.matrix.rows();
         let slices = (0..vocabulary.div_ceil(SLICE))
@@ -92,7 +92,7 @@ impl Logits {
     }
 
     /// The slices of one token's logits.
-    fn slices(&self, token: usize) -> impl ExactSizeIterator<Item = &[f32]> + Clone {
+    pub(super) fn slices(&self, token: usize) -> impl ExactSizeIterator<Item = &[f32]> + Clone {
         self.slices.iter().map(move |slice| {
             let len = slice.len() / self.tokens;
             &slice[token * len..][..len]
@@ -100,7 +100,7 @@ impl Logits {
     }
 
     /// All logits of one token.
-    fn all(&self, token: usize) -> impl Iterator<Item = &f32> + Clone {
+    pub(crate) fn all(&self, token: usize) -> impl Iterator<Item = &f32> + Clone {
         self.slices(token).flatten()
     }
 

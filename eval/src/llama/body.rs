@@ -1,5 +1,7 @@
 //! The transformer from tokens to final hidden states: everything but the head.
 
+mod step;
+
 use std::ops::Range;
 
 use llq_quant::{
@@ -9,6 +11,7 @@ use llq_quant::{
 };
 use rayon::prelude::*;
 
+pub(crate) use self::step::Cache;
 use super::{Block, Input, Llama, Observer, attention, slices::Slices, weights::Linear};
 use crate::{pool::Pool, windows::Window};
 
@@ -60,6 +63,13 @@ struct Own {
 struct Tokens {
     windows: usize,
     positions: Range<usize>,
+}
+
+impl Tokens {
+    /// The position of each token.
+    fn positions(&self) -> impl Iterator<Item = usize> + Clone {
+        (0..self.windows).flat_map(|_| self.positions.clone())
+    }
 }
 
 impl<'a> Body<'a> {
@@ -142,12 +152,20 @@ impl<'a> Body<'a> {
         let block = &self.llama.blocks[index];
         self.norm(&block.attention_norm, &[&block.key, &block.value, &block.query], work);
         observer.input(index, Input::Attention, &work.activations);
-        self.keys_and_values(block, seen, work);
+        self.keys_and_values(block, seen.positions(), work);
         if updated != seen {
             keep_tokens(seen, updated, &mut work.stream);
             self.norm(&block.attention_norm, &[&block.query], work);
         }
-        self.attend(block, seen, updated, work);
+        self.queries(block, updated.positions(), work);
+        self.attend(seen, updated, work);
+        self.after_attention(index, work, observer);
+    }
+
+    /// The rest of a block, from what its heads mixed on.
+    fn after_attention(&self, index: usize, work: &mut Workspace, observer: &mut impl Observer) {
+        let block = &self.llama.blocks[index];
+        load(&work.mixed, &block.attention_output, &mut work.activations, &work.own);
         observer.input(index, Input::AttentionOutput, &work.activations);
         self.linear_to_change(&block.attention_output, work);
         self.norm(&block.feed_forward_norm, &[&block.gate, &block.up], work);
@@ -157,27 +175,42 @@ impl<'a> Body<'a> {
         self.linear_to_change(&block.down, work);
     }
 
-    fn keys_and_values(&self, block: &Block<'_>, seen: &Tokens, work: &mut Workspace) {
+    /// The keys and values of the tokens at these positions, keys turned.
+    fn keys_and_values(
+        &self,
+        block: &Block<'_>,
+        positions: impl Iterator<Item = usize> + Clone + Sync,
+        work: &mut Workspace,
+    ) {
         let sizes = &self.llama.hyperparameters;
         let Workspace { activations: x, keys, values, own, .. } = work;
-        let rotate = |keys: &mut [f32], width: usize| self.rotate(seen, keys, width);
+        let rotate = |keys: &mut [f32], width| self.rotate(positions.clone(), keys, width);
         rayon::join(
             || self.linear(&block.key, sizes.key_length, x, keys, own, rotate),
             || self.linear(&block.value, sizes.value_length, x, values, own, |_, _| ()),
         );
     }
 
-    /// What the heads mix, as the activations of the attention's output.
-    fn attend(&self, block: &Block<'_>, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
+    /// The queries of the tokens at these positions, turned and scaled.
+    fn queries(
+        &self,
+        block: &Block<'_>,
+        positions: impl Iterator<Item = usize> + Clone + Sync,
+        work: &mut Workspace,
+    ) {
         let sizes = &self.llama.hyperparameters;
         let scale = 1.0 / (sizes.key_length as f32).sqrt();
-        let Workspace { activations: x, queries, own, .. } = &mut *work;
+        let Workspace { activations: x, queries, own, .. } = work;
         self.linear(&block.query, sizes.key_length, x, queries, own, |queries, width| {
-            self.rotate(updated, queries, width);
+            self.rotate(positions.clone(), queries, width);
             self.kernels.scale_in_place(queries, scale);
         });
+    }
+
+    /// Mixes the values that the queries see.
+    fn attend(&self, seen: &Tokens, updated: &Tokens, work: &mut Workspace) {
         let heads = attention::Heads {
-            sizes,
+            sizes: &self.llama.hyperparameters,
             windows: seen.windows,
             queries: &work.queries,
             keys: &work.keys,
@@ -186,7 +219,6 @@ impl<'a> Body<'a> {
             updated: updated.positions.len(),
         };
         heads.mix(self.kernels, &mut work.mixed, &work.attention);
-        load(&work.mixed, &block.attention_output, &mut work.activations, &work.own);
     }
 
     /// What gate and up make, as the activations of down. The gate exists for the rows of a task
@@ -277,9 +309,8 @@ impl<'a> Body<'a> {
     }
 
     /// Turns the heads of each token's row of `width` columns.
-    fn rotate(&self, tokens: &Tokens, rows: &mut [f32], width: usize) {
+    fn rotate(&self, positions: impl Iterator<Item = usize>, rows: &mut [f32], width: usize) {
         let head_length = self.llama.hyperparameters.key_length;
-        let positions = (0..tokens.windows).flat_map(|_| tokens.positions.clone());
         for (position, row) in positions.zip(rows.chunks_exact_mut(width)) {
             self.rotations[position].apply(self.kernels, row, head_length);
         }

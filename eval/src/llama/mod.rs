@@ -11,7 +11,7 @@ mod weights;
 use llq_gguf::Model;
 use llq_quant::Matrix;
 
-pub(crate) use self::body::Body;
+pub(crate) use self::body::{Body, Cache};
 pub use self::hyperparameters::Hyperparameters;
 pub(crate) use self::{
     observer::{Input, Observer},

@@ -102,6 +102,17 @@ impl Tokenizer {
         self.vocabulary.text_end()
     }
 
+    /// The token that training put before a text, as far as one can tell: the one that a text starts
+    /// with, else BOS, else EOS, which then stood between texts. `None` where the vocabulary names none.
+    pub fn sequence_start(&self) -> Option<u32> {
+        self.vocabulary.sequence_start()
+    }
+
+    /// The tokens that training put behind a text: EOS, and the ends of a turn and of a message.
+    pub fn sequence_ends(&self) -> &[u32] {
+        self.vocabulary.sequence_ends()
+    }
+
     /// The tokens of `text`, without BOS or EOS. Control tokens' names in the text are just text;
     /// user-defined tokens are found.
     pub fn encode(&self, text: &str) -> Vec<u32> {

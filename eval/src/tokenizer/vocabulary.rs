@@ -15,6 +15,10 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+/// Beside EOS: the ends of a turn and of a message, with which chat models end.
+const ENDS: &[&str] = &["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// The numbering of `tokenizer.ggml.token_type`, which is SentencePiece's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub(super) struct Vocabulary {
     types: Vec<TokenType>,
     text_start: Option<u32>,
     text_end: Option<u32>,
+    sequence_start: Option<u32>,
+    sequence_ends: Vec<u32>,
 }
 
 impl Vocabulary {
@@ -71,10 +77,21 @@ impl Vocabulary {
             false => Ok(None),
         };
         let starts = defaults.text_start == TextStart::Bos;
-        let text_start = special(ADD_BOS, starts, "tokenizer.ggml.bos_token_id", defaults.bos)?;
-        let text_end = special(ADD_EOS, false, "tokenizer.ggml.eos_token_id", defaults.eos)?;
+        let text_start = special(ADD_BOS, starts, BOS, defaults.bos)?;
+        let text_end = special(ADD_EOS, false, EOS, defaults.eos)?;
         let texts = Texts::index(tokens.clone())?;
-        Ok(Vocabulary { texts, types, text_start, text_end })
+        let named = |key, fallback| named_token(metadata, key, fallback, tokens.len());
+        let eos = named(EOS, defaults.eos);
+        let sequence_ends = eos.into_iter().chain(ENDS.iter().filter_map(|key| named(key, None)));
+        let sequence_start = text_start.or(named(BOS, defaults.bos)).or(eos);
+        Ok(Vocabulary {
+            texts,
+            types,
+            text_start,
+            text_end,
+            sequence_start,
+            sequence_ends: sequence_ends.collect(),
+        })
     }
 
     /// Number of tokens.
@@ -88,6 +105,16 @@ impl Vocabulary {
 
     pub(super) fn text_end(&self) -> Option<u32> {
         self.text_end
+    }
+
+    /// The token that training put before a text, as far as one can tell.
+    pub(super) fn sequence_start(&self) -> Option<u32> {
+        self.sequence_start
+    }
+
+    /// The tokens that training put behind a text or a part of it.
+    pub(super) fn sequence_ends(&self) -> &[u32] {
+        &self.sequence_ends
     }
 
     /// Text and type of a token.
@@ -194,4 +221,15 @@ fn special_token(
         Ok(token) if (token as usize) < tokens => Ok(token),
         _ => Err(unusable(key, format!("a token below {tokens}"), id)),
     }
+}
+
+/// A special token that text need not have: an id that is no token is as good as none.
+fn named_token(
+    metadata: &Metadata,
+    key: &str,
+    fallback: Option<u64>,
+    tokens: usize,
+) -> Option<u32> {
+    let id = metadata.count(key).ok().or(fallback)?;
+    u32::try_from(id).ok().filter(|&token| (token as usize) < tokens)
 }

@@ -92,7 +92,7 @@ weight = scale * scale_code * code - min * min_code
             simd,
             Row { weights: row, encoding, floor: FLOOR },
             SHAPE,
-            1,
+            2,
             #[inline(always)]
             |i, found| out[i] = Self::pack(&found),
         );

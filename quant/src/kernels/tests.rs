@@ -1,5 +1,7 @@
 //! Every row of the table against the scalar row, bit for bit, and the scalar row against f64.
 
+mod tiny;
+
 use std::sync::Once;
 
 use super::*;

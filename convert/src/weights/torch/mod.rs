@@ -60,7 +60,15 @@ struct Place {
     /// Bytes from one row to the next.
     row_stride: u64,
     row_bytes: u64,
+    /// Of the whole tensor.
+    bytes: u64,
 }
+
+/// Tensors may share a storage, as an embedding does that is the output matrix too. That every byte
+/// is so many tensors' is beyond any model, and would make a small file a large output.
+const MOST_SHARED: u64 = 4;
+
+const SHARED: &str = "an archive whose tensors share more than four times its bytes";
 
 /// Size limit of `data.pkl` in bytes: the largest LLaMA has two hundred thousand, and each byte can
 /// stand for a value of a hundred.
@@ -82,10 +90,15 @@ impl TorchFile {
         let views = pickle::named_tensors(&pickle).map_err(|e| fail(e.into()))?;
         let mut tensors = Vec::with_capacity(views.len());
         let mut places = Vec::with_capacity(views.len());
+        let mut claimed = 0u64;
         for (name, view) in views {
             let (dtype, place) = archive
                 .place(&view)
                 .map_err(|problem| fail(TorchError::Tensor { tensor: name.to_owned(), problem }))?;
+            claimed = claimed.saturating_add(place.bytes);
+            if claimed / MOST_SHARED > file.len() {
+                return Err(fail(TorchError::Form(SHARED)));
+            }
             tensors.push(PublishedTensor { name: name.to_owned(), shape: view.shape, dtype });
             places.push(place);
         }
@@ -103,7 +116,7 @@ impl Weights for TorchFile {
     }
 
     fn read_rows(&self, tensor: usize, rows: Range<u64>, out: &mut [u8]) -> Result<()> {
-        let Place { start, row_stride, row_bytes } = self.places[tensor];
+        let Place { start, row_stride, row_bytes, .. } = self.places[tensor];
         if row_stride == row_bytes {
             return self.file.read_at(start + rows.start * row_stride, out);
         }
@@ -211,8 +224,11 @@ impl<'a> Archive<'a> {
             return Err(format!("shape {shape:?} at {offset} is beyond its storage of {have}"));
         }
         let columns = shape.last().copied().unwrap_or(1);
+        // No more than the storage has, as no elements overlap.
+        let bytes = shape.iter().product::<u64>() * width;
         let start = entry.start + offset * width;
-        let place = Place { start, row_stride: row_stride * width, row_bytes: columns * width };
+        let (row_stride, row_bytes) = (row_stride * width, columns * width);
+        let place = Place { start, row_stride, row_bytes, bytes };
         Ok((dtype, place))
     }
 }

@@ -133,8 +133,9 @@ enum Value<'a> {
     List(Vec<Handle>),
     Dict(Vec<(Handle, Handle)>),
     Global(Global),
-    Storage(Storage<'a>),
-    Tensor(TensorView<'a>),
+    /// In boxes, as are tensors: a pickle has few, and a place for every byte.
+    Storage(Box<Storage<'a>>),
+    Tensor(Box<TensorView<'a>>),
 }
 
 struct Machine<'a> {
@@ -366,7 +367,7 @@ impl<'a> Machine<'a> {
         let elements = u64::try_from(*elements)
             .map_err(|_| self.malformed("storage with a negative number of elements"))?;
         let storage = Storage { storage_type, key, elements };
-        self.push(Value::Storage(storage));
+        self.push(Value::Storage(Box::new(storage)));
         Ok(())
     }
 
@@ -378,8 +379,10 @@ impl<'a> Machine<'a> {
         };
         let result = match &self.values[callee] {
             Value::Global(Global::OrderedDict) if arguments.is_empty() => Value::Dict(Vec::new()),
-            Value::Global(Global::RebuildTensor) => Value::Tensor(self.tensor(arguments)?),
-            Value::Global(Global::RebuildUntyped) => Value::Tensor(self.untyped_tensor(arguments)?),
+            Value::Global(Global::RebuildTensor) => Value::Tensor(self.tensor(arguments)?.into()),
+            Value::Global(Global::RebuildUntyped) => {
+                Value::Tensor(self.untyped_tensor(arguments)?.into())
+            }
             Value::Global(Global::RebuildParameter) => self.parameter(arguments)?,
             _ => return Err(self.malformed("REDUCE of what can not be called so")),
         };
@@ -400,7 +403,7 @@ impl<'a> Machine<'a> {
             return Err(self.malformed("tensor with more extents than strides or fewer"));
         }
         let offset = self.extent(offset)?;
-        Ok(TensorView { storage: *storage, offset, shape, stride })
+        Ok(TensorView { storage: **storage, offset, shape, stride })
     }
 
     /// `_rebuild_tensor_v3(storage, offset, shape, stride, requires_grad, hooks, dtype, …)`. The
@@ -467,7 +470,7 @@ impl<'a> Machine<'a> {
                 if !names.insert(name) {
                     return Err(self.malformed("a state dict that names a tensor twice,"));
                 }
-                tensors.push((name, view.clone()));
+                tensors.push((name, TensorView::clone(view)));
             }
         }
         Ok(tensors)
