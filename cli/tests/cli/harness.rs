@@ -9,7 +9,7 @@ use std::{
 };
 
 use llq_fixtures::fixture;
-use llq_gguf::{Layout, Metadata, StreamWriter, TensorSpec, TensorType, Value};
+use llq_gguf::{Layout, Metadata, Model, StreamWriter, TensorSpec, TensorType, Value};
 use tempfile::TempDir;
 
 /// What differs between two runs or two machines, and what the snapshots have in its place.
@@ -153,6 +153,31 @@ pub(crate) fn tiny_gguf() -> &'static Path {
                 "--force".as_ref(),
             ])
             .ok();
+        path
+    })
+}
+
+/// Its first two blocks as a model, which a calibration is done with sooner.
+pub(crate) fn two_blocks_gguf() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("two_blocks.gguf");
+        let whole = Model::open(tiny_gguf()).unwrap();
+        let mut metadata = whole.metadata().clone();
+        metadata.set("llama.block_count", 2u32);
+        let in_blocks = |name: &str| ["blk.0.", "blk.1."].iter().any(|of| name.starts_with(of));
+        let kept = whole.tensors().iter();
+        let kept = kept.filter(|t| !t.name.starts_with("blk.") || in_blocks(&t.name));
+        let kept: Vec<_> = kept.collect();
+        let specs = kept.iter().map(|tensor| TensorSpec {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            tensor_type: tensor.tensor_type,
+        });
+        let layout = Layout::plan(&metadata, specs.collect()).unwrap();
+        let mut writer = StreamWriter::new(layout, Vec::new()).unwrap();
+        kept.iter().for_each(|tensor| writer.write(whole.data(tensor)).unwrap());
+        fs::write(&path, writer.finish().unwrap()).unwrap();
         path
     })
 }

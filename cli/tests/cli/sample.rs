@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use crate::harness::{Outcome, Place, gguf, tiny_gguf};
+use crate::harness::{Outcome, Place, gguf, tiny_gguf, two_blocks_gguf};
 
-/// Runs llq; `MODEL` stands for the fixture's.
+/// Runs llq; `MODEL` stands for the fixture's, `BLOCKS` for two blocks of it.
 fn run(place: &Place, line: &str) -> Outcome {
-    let model = tiny_gguf();
     place.llq(line.split_whitespace().map(|word| match word {
-        "MODEL" => model.as_os_str().to_owned(),
+        "MODEL" => tiny_gguf().as_os_str().to_owned(),
+        "BLOCKS" => two_blocks_gguf().as_os_str().to_owned(),
         word => word.into(),
     }))
 }
@@ -64,7 +64,7 @@ fn what_is_written_is_a_corpus() {
         run(&place, &line).ok().json()["perplexity"].clone()
     });
     assert_eq!(perplexities[0], perplexities[1]);
-    run(&place, "quantize MODEL -o q.gguf --type q4_0 --calibrate own.txt --no-check").ok();
+    run(&place, "quantize BLOCKS -o q.gguf --type q4_0 --calibrate own.txt --no-check").ok();
     assert_eq!(place.files(), ["own.jsonl", "own.txt", "q.gguf"]);
 }
 

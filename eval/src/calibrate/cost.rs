@@ -34,17 +34,22 @@ use crate::Llama;
 struct PerWeight {
     /// For each column: products, in which descent tells columns of each other.
     sweeps: f64,
-    /// For each column, shared by the rows side by side: the curvature comes from memory.
-    reading: f64,
     /// For each row of the group: what the others left.
     combining: f64,
     /// Those that products do in the time that descent within blocks of columns takes.
     steps: f64,
 }
 
-/// Rows beside each other, and rows by themselves.
-const TOGETHER: PerWeight = PerWeight { sweeps: 11.0, reading: 0.0, combining: 4.0, steps: 1.2e5 };
-const ALONE: PerWeight = PerWeight { sweeps: 4.0, reading: 0.0, combining: 0.0, steps: 5.0e4 };
+/// Rows beside each other, and rows by themselves. Measured as [`READING`] was.
+const TOGETHER: PerWeight = PerWeight { sweeps: 21.0, combining: 19.0, steps: 1.5e4 };
+const ALONE: PerWeight = PerWeight { sweeps: 4.0, combining: 0.0, steps: 5.0e4 };
+
+/// Those that products do in the time in which a column of the curvature is read, once for all rows
+/// side by side: from the cache, and what it takes beyond for the share of the curvature that has no
+/// room there. Fitted to blocks of 1,024 and 2,048 columns (`docs/benchmarks.md`).
+const READING: f64 = 300.0;
+const READING_MEMORY: f64 = 1500.0;
+const CACHE_BYTES: f64 = (1 << 24) as f64;
 
 /// How many dampings are tried, mostly.
 const TRIED: f64 = 2.0;
@@ -202,11 +207,12 @@ impl CalibrationCost {
                 Some(_) => TOGETHER.of(columns, group, together),
                 None => ALONE.of(columns, 1, INDEPENDENT),
             };
-            let sampled: usize = sample_rows(rows).map(|rows| rows.len()).sum();
-            let tried = TRIED * sampled as f64 * n;
+            let sampled: Vec<usize> = sample_rows(rows).map(|rows| rows.len()).collect();
+            let together = sampled.iter().copied().max().unwrap_or(1);
+            let tried = TRIED * sampled.iter().sum::<usize>() as f64 * n;
             self.solving += products * n * (size(part) + tried);
             self.solving += rows as f64 * (group as f64).powi(2) / 3.0;
-            self.rounding += size(part) * per_weight + tried * ALONE.of(columns, 1, INDEPENDENT);
+            self.rounding += size(part) * per_weight + tried * ALONE.of(columns, 1, together);
             self.judging += tokens.judging * ((1.0 + products) * size(part) + tried);
             wanted.push(*part);
         }
@@ -301,8 +307,11 @@ fn slice(part: &Part<'_>, group: usize) -> usize {
 impl PerWeight {
     /// Multiply-adds, of rows of so many columns, in groups, with some rows side by side.
     fn of(&self, columns: usize, group: usize, together: usize) -> f64 {
-        let PerWeight { sweeps, reading, combining, steps } = self;
+        let PerWeight { sweeps, combining, steps } = self;
         let (columns, group, together) = (columns as f64, group as f64, together as f64);
+        let curvature = columns * columns * size_of::<f32>() as f64;
+        let from_memory = (1.0 - CACHE_BYTES / curvature).max(0.0);
+        let reading = READING + READING_MEMORY * from_memory;
         steps + columns * (sweeps + reading / together) + group * combining
     }
 }
