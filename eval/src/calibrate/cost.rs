@@ -30,29 +30,30 @@ use super::{
 };
 use crate::Llama;
 
-/// What rounding takes per weight, in multiply-adds.
+/// What rounding takes per weight, in multiply-adds, or those that products do in the time. Fitted to
+/// blocks of 1,024, 2,048 and 4,096 columns (`docs/benchmarks.md`).
+#[derive(Clone, Copy)]
 struct PerWeight {
     /// For each column: products, in which descent tells columns of each other.
     sweeps: f64,
     /// For each row of the group: what the others left.
     combining: f64,
-    /// Those that products do in the time that descent within blocks of columns takes.
+    /// Descent within blocks of columns.
     steps: f64,
 }
 
-/// Rows beside each other, and rows by themselves. Measured as [`READING`] was.
-const TOGETHER: PerWeight = PerWeight { sweeps: 21.0, combining: 19.0, steps: 1.5e4 };
-const ALONE: PerWeight = PerWeight { sweeps: 4.0, combining: 0.0, steps: 5.0e4 };
+/// Rows beside each other, and rows by themselves.
+const TOGETHER: PerWeight = PerWeight { sweeps: 34.0, combining: 29.0, steps: 1.5e4 };
+const ALONE: PerWeight = PerWeight { sweeps: 6.0, combining: 0.0, steps: 8.0e4 };
 
-/// Those that products do in the time in which a column of the curvature is read, once for all rows
-/// side by side: from the cache, and what it takes beyond for the share of the curvature that has no
-/// room there. Fitted to blocks of 1,024 and 2,048 columns (`docs/benchmarks.md`).
-const READING: f64 = 300.0;
-const READING_MEMORY: f64 = 1500.0;
-const CACHE_BYTES: f64 = (1 << 24) as f64;
+/// How many times as many sweeps matrices take whose products are added to the stream.
+const ADDED: f64 = 2.6;
+
+/// Reading a column of the curvature, once for all rows side by side.
+const READING: f64 = 480.0;
 
 /// How many dampings are tried, mostly.
-const TRIED: f64 = 2.0;
+const TRIED: f64 = 2.5;
 
 /// Forms of f32 that a weight has while it is rounded, an input and what it misses while they are
 /// summed, and values of the feed-forward network and of the stream on the way back.
@@ -192,6 +193,10 @@ impl CalibrationCost {
         let is_kept = stage.kept(tokens).is_some();
         self.streams += tokens.all * if is_kept { 2.0 } else { 3.0 } * stage.making;
         let products = if stage.is_added { 1.0 } else { 2.0 };
+        let [beside, alone] = match stage.is_added {
+            true => [TOGETHER.added(), ALONE.added()],
+            false => [TOGETHER, ALONE],
+        };
         let mut wanted = Vec::new();
         for (part, name) in stage.parts.iter().zip(&stage.names) {
             if stage.is_added {
@@ -204,15 +209,15 @@ impl CalibrationCost {
             let group = stage.group.map_or(1, |group| group.min(rows));
             let together = slice(part, group).div_ceil(group) * batch_rows(group);
             let per_weight = match stage.group {
-                Some(_) => TOGETHER.of(columns, group, together),
-                None => ALONE.of(columns, 1, INDEPENDENT),
+                Some(_) => beside.of(columns, group, together),
+                None => alone.of(columns, 1, INDEPENDENT),
             };
             let sampled: Vec<usize> = sample_rows(rows).map(|rows| rows.len()).collect();
             let together = sampled.iter().copied().max().unwrap_or(1);
             let tried = TRIED * sampled.iter().sum::<usize>() as f64 * n;
             self.solving += products * n * (size(part) + tried);
             self.solving += rows as f64 * (group as f64).powi(2) / 3.0;
-            self.rounding += size(part) * per_weight + tried * ALONE.of(columns, 1, together);
+            self.rounding += size(part) * per_weight + tried * alone.of(columns, 1, together);
             self.judging += tokens.judging * ((1.0 + products) * size(part) + tried);
             wanted.push(*part);
         }
@@ -305,14 +310,16 @@ fn slice(part: &Part<'_>, group: usize) -> usize {
 }
 
 impl PerWeight {
+    /// Where the product is added to the stream.
+    fn added(self) -> PerWeight {
+        PerWeight { sweeps: self.sweeps * ADDED, ..self }
+    }
+
     /// Multiply-adds, of rows of so many columns, in groups, with some rows side by side.
     fn of(&self, columns: usize, group: usize, together: usize) -> f64 {
         let PerWeight { sweeps, combining, steps } = self;
         let (columns, group, together) = (columns as f64, group as f64, together as f64);
-        let curvature = columns * columns * size_of::<f32>() as f64;
-        let from_memory = (1.0 - CACHE_BYTES / curvature).max(0.0);
-        let reading = READING + READING_MEMORY * from_memory;
-        steps + columns * (sweeps + reading / together) + group * combining
+        steps + columns * (sweeps + READING / together) + group * combining
     }
 }
 
@@ -334,12 +341,14 @@ impl Tokens {
     }
 }
 
-/// Multiply-adds per second of products on all threads, from a trial of a few milliseconds.
+/// Multiply-adds per second of products on all threads, from a trial of less than a second.
 pub fn product_rate() -> f64 {
     const ROWS: usize = 512;
     const COLS: usize = 2048;
+    /// As many as make packing the weights a small part, as in a calibration.
+    const TOKENS: usize = 1024;
     let w = Dense::new(ROWS, COLS, vec![0.5; ROWS * COLS]);
-    let x = vec![0.5; rayon::current_num_threads() * 192 * COLS];
+    let x = vec![0.5; rayon::current_num_threads() * TOKENS * COLS];
     let seconds = |_| {
         let started = Instant::now();
         product(&w.matrix(), &x);
