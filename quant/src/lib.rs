@@ -52,4 +52,6 @@ pub use gemv::{Vector, gemv, gemv_with};
 pub use matmul::{Matrix, MatrixError, Scratch, matmul, matmul_with};
 pub use registry::{BlockInfo, FORMATS, FormatInfo, RowError, format};
 pub use rope::Rotation;
-pub use rounding::{Curvature, INDEPENDENT, Rounding, batch_rows, round_matrix, round_matrix_with};
+pub use rounding::{
+    Curvature, INDEPENDENT_ROWS, Rounding, batch_rows, round_matrix, round_matrix_with,
+};

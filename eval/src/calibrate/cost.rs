@@ -17,7 +17,7 @@
 use std::time::Instant;
 
 use llq_gguf::TensorType;
-use llq_quant::{INDEPENDENT, batch_rows};
+use llq_quant::{INDEPENDENT_ROWS, batch_rows};
 
 use super::{
     Calibration, HELD_OUT, PASS_WINDOWS,
@@ -52,7 +52,7 @@ const ADDED: f64 = 2.6;
 /// Reading a column of the curvature, once for all rows side by side.
 const READING: f64 = 480.0;
 
-/// How many dampings are tried, mostly.
+/// How many dampings are tried, about.
 const TRIED: f64 = 2.5;
 
 /// Forms of f32 that a weight has while it is rounded, an input and what it misses while they are
@@ -147,7 +147,7 @@ impl CalibrationCost {
         }
         if types("token_embd.weight").is_some() {
             let embedding = Part { matrix: llama.embedding, bias: None };
-            cost.rounding += size(&embedding) * ALONE.of(width, 1, INDEPENDENT);
+            cost.rounding += size(&embedding) * ALONE.of(width, 1, INDEPENDENT_ROWS);
             stages = stages.max(5 * width * width + slice(&embedding, 1) * width * FORMS);
         }
         let streams = 2 * tokens.all as usize * width;
@@ -210,7 +210,7 @@ impl CalibrationCost {
             let together = slice(part, group).div_ceil(group) * batch_rows(group);
             let per_weight = match stage.group {
                 Some(_) => beside.of(columns, group, together),
-                None => alone.of(columns, 1, INDEPENDENT),
+                None => alone.of(columns, 1, INDEPENDENT_ROWS),
             };
             let sampled: Vec<usize> = sample_rows(rows).map(|rows| rows.len()).collect();
             let together = sampled.iter().copied().max().unwrap_or(1);
@@ -341,7 +341,8 @@ impl Tokens {
     }
 }
 
-/// Multiply-adds per second of products on all threads, from a trial of less than a second.
+/// Multiply-adds per second of products on all threads, from a trial: a quarter of a second on two
+/// cores with AVX2.
 pub fn product_rate() -> f64 {
     const ROWS: usize = 512;
     const COLS: usize = 2048;

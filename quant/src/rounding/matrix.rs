@@ -40,7 +40,7 @@ const BATCH: usize = 8;
 const SHARE: usize = 96;
 
 /// Independent rows that are rounded side by side.
-pub const INDEPENDENT: usize = 384;
+pub const INDEPENDENT_ROWS: usize = 384;
 
 /// How many rows of a group of so many are rounded side by side.
 pub fn batch_rows(group: usize) -> usize {
@@ -131,7 +131,7 @@ impl Rows<'_> {
             Some(groups) if !groups.is_empty() => self.round_groups(&groups),
             _ => {
                 let targets: Vec<&[f32]> = self.rounding.target.chunks_exact(self.cols).collect();
-                let batches = targets.chunks(INDEPENDENT);
+                let batches = targets.chunks(INDEPENDENT_ROWS);
                 batches.flat_map(|targets| self.first(targets)).map(|moving| moving.row).collect()
             }
         }

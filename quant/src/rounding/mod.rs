@@ -21,4 +21,4 @@ mod products;
 mod row;
 
 pub use curvature::Curvature;
-pub use matrix::{INDEPENDENT, Rounding, batch_rows, round_matrix, round_matrix_with};
+pub use matrix::{INDEPENDENT_ROWS, Rounding, batch_rows, round_matrix, round_matrix_with};
